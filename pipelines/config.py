@@ -7,62 +7,42 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ..readers.errors import RequestError, did_you_mean, excerpt
 from ..readers.files import read_file
 from ..readers.plugins import Group, installed
+from .resolution import Resolution
+from .slice_choice import SliceChoice
 
 HD_NUM = range(1, 66)
 """Allowed numbers of tiles in a region. 65 is the largest with which 4KHD was evaluated."""
 
-PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
+PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options", "reference")
 """Settings that may name files, whose names may contain any bytes."""
 
 NEUTRAL = (
     *("out", "engine", "address", "workers", "gpus_per_worker", "batch", "memory"),
-    *("reports", "report_options", "fetch"),
+    *("reports", "report_options", "reference", "fetch"),
 )
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
-_METRES = {"m": 1.0, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "mm": 1e-3, "cm": 1e-2, "km": 1e3}
 _MAX_BYTES = 2**20  # of a settings file
 _MAX_DEPTH = 8  # nested lists and maps in a settings file
 _MAX_DIGITS = 18  # of an integer
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """A pixel size to analyse images at."""
-
-    metres: float | None
-    """Size on the ground or on the glass; None for the image's own pixels ("native")."""
-
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """Read "10m", "0.5um" or "native"; "" → None, the annotator's own. Raises `RequestError`.
-
-        >>> Resolution.parse("2cm"), Resolution.parse("native")
-        (Resolution(metres=0.02), Resolution(metres=None))
-        """
-        if not text:
-            return None
-        if text.strip() == "native":
-            return cls(None)
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(m|um|µm|μm|mm|cm|km)\s*", text)
-        if not found or float(found[1]) == 0:
-            raise RequestError(
-                "resolution",
-                "must be a positive number with a unit, or native",
-                value=text,
-                remedy="For example --resolution 10m, --resolution 0.5um or --resolution native",
-            )
-        return cls(float(found[1]) * _METRES[found[2]])
 
 
 def _as_text(value: object) -> object:
@@ -134,6 +114,10 @@ class Settings(BaseModel):
     """
     hd_num: int = 25
     """Maximum number of tiles in a region, 1 to 65. Larger images are split into more regions."""
+    whole: bool = False
+    """Show each image, or each slice of a stack, whole: reduced until it fits into hd_num tiles. Its pixel size may be
+    unknown.
+    """
     enlarge: bool = False
     """Enlarge small images until they fill hd_num tiles, as 4KHD's own transform does."""
     overlap: int = Field(0, ge=0)
@@ -145,6 +129,10 @@ class Settings(BaseModel):
     """
     tissue: Literal["auto", "off"] = "auto"
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    slices: Texts = ()
+    """Slices of each stack to analyse: numbers and ranges (1,5,10-40), every:N for the first and each Nth after it, or
+    at:-12.5mm for those nearest to a position along the normal. Default: all.
+    """
     skip_empty: bool = True
     """Skip regions in which the overview has no valid pixel."""
     reader: str = ""
@@ -193,6 +181,10 @@ class Settings(BaseModel):
     """
     reports: Texts = ()
     """Kinds of reports to write. Default: all."""
+    reference: Texts = ()
+    """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
+    IMAGE=FILE. Dice and surface distances go to reference.csv.
+    """
     fetch: bool = False
     """Allow downloading the model's weights."""
 
@@ -226,6 +218,27 @@ class Settings(BaseModel):
             _parse_stretch(value)
         return value
 
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _check_no_slices(cls, value: object) -> object:
+        if isinstance(value, str) and not value.strip(" ,"):
+            remedy = "Name slices, such as --slices 10-40, or leave it out for all"
+            raise RequestError("slices", "must choose at least one slice", value=repr(value), remedy=remedy)
+        return value
+
+    @field_validator("slices")
+    @classmethod
+    def _check_slices(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        SliceChoice.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if self.whole and self.resolution:
+            rule, remedy = "must not be given together with a resolution", "Leave out --whole or --resolution"
+            raise RequestError("whole", rule, value=f"resolution {self.resolution}", remedy=remedy)
+        return self
+
     @field_validator("hd_num")
     @classmethod
     def _check_hd_num(cls, value: int) -> int:
@@ -253,6 +266,10 @@ class Settings(BaseModel):
         stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
         stated |= {"scene": ",".join(self.scene)}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
+
+    def slice_choice(self) -> SliceChoice | None:
+        """The slices to analyse; None for all."""
+        return SliceChoice.parse(self.slices) if self.slices else None
 
     def stretch_limits(self) -> tuple[float, float] | None:
         """Pixel values of black and white; None where each image is stretched by its own percentiles."""

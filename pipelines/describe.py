@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..readers.image import ImageInfo, Kind
 from ..readers.raster.radiometry import VALUES
 from ..readers.registry import ScannedFile
-from ..reports.measures import area_share, crs_name, label_areas, total_area
-from ..reports.overview.scale_bar import format_area
+from ..reports.measures import LabelArea, area_share, crs_name, label_areas, total_area
+from ..reports.overview.scale_bar import format_area, format_volume
 from ..reports.writer import ImageRecord, Record
 from .cli.terminal import indent, plural, table, visible
 from .run.plan import format_pixel_size, ground_metres
@@ -71,6 +71,10 @@ def pixel_size_text(metres: tuple[float, float], kind: Kind = "map") -> str:
 
 def _area(pixels: float, m2: float | None, kind: Kind) -> str:
     return format_area(math.nan if m2 is None else m2, pixels, kind, exact=True)
+
+
+def _size(of: LabelArea, kind: Kind) -> str:
+    return _area(of.pixels, of.m2, kind) if math.isnan(of.ml) else format_volume(of.ml)
 
 
 def _percent(part: float) -> str:
@@ -165,10 +169,7 @@ def findings_rows(record: Record, image: ImageRecord) -> list[tuple[str, str, st
     kind = image.info.kind
     return [
         ("found", "count", "size", "share of analysed area"),
-        *(
-            (of.label, str(of.findings), _area(of.pixels, of.m2, kind), _percent(of.share))
-            for of in label_areas(record, image)
-        ),
+        *((of.label, str(of.findings), _size(of, kind), _percent(of.share)) for of in label_areas(record, image)),
     ]
 
 

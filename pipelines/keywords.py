@@ -38,6 +38,10 @@ class Keywords(TypedDict, total=False):
     """
     hd_num: int | None
     """Maximum number of tiles in a region, 1 to 65. Larger images are split into more regions."""
+    whole: bool | None
+    """Show each image, or each slice of a stack, whole: reduced until it fits into hd_num tiles. Its pixel size may be
+    unknown.
+    """
     enlarge: bool | None
     """Enlarge small images until they fill hd_num tiles, as 4KHD's own transform does."""
     overlap: int | None
@@ -49,6 +53,10 @@ class Keywords(TypedDict, total=False):
     """
     tissue: Literal["auto", "off"] | None
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    slices: str | Sequence[str] | None
+    """Slices of each stack to analyse: numbers and ranges (1,5,10-40), every:N for the first and each Nth after it, or
+    at:-12.5mm for those nearest to a position along the normal. Default: all.
+    """
     skip_empty: bool | None
     """Skip regions in which the overview has no valid pixel."""
     reader: str | None
@@ -97,5 +105,9 @@ class Keywords(TypedDict, total=False):
     """
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all."""
+    reference: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+    """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
+    IMAGE=FILE. Dice and surface distances go to reference.csv.
+    """
     fetch: bool | None
     """Allow downloading the model's weights."""

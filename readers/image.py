@@ -53,6 +53,8 @@ class Plane:
     """Position along the normal of the stack."""
     instance: int | None = None
     """Instance number in the series."""
+    values: tuple[tuple[str, float], ...] = ()
+    """What may tell it from other slices at its position, by name: echo time, b-value and the like."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,29 @@ def _snapped(factor: float) -> float:
     return float(near) if abs(factor / near - 1.0) <= SNAP else factor
 
 
+def whole_scale(
+    size: tuple[int, int], pixel: tuple[float, float], *, tile: int, halo: int = 0, hd_num: int = 25
+) -> tuple[float, float]:
+    """The `Grid.scale` of an image that is one region of at most `hd_num` tiles: the finest, and never enlarged.
+
+    size: (width, height) in level-0 pixels; pixel: their size (x, y) in any unit, so that grid pixels are square.
+
+    >>> whole_scale((512, 512), (1.0, 1.0), tile=336, hd_num=9), whole_scale((2016, 1000), (1.0, 1.0), tile=336)
+    ((1.0, 1.0), (1.0, 1.0))
+    >>> whole_scale((1344, 2688), (1.0, 1.0), tile=336, hd_num=9)
+    (2.0, 2.0)
+    """
+    step, (width, height) = tile - 2 * halo, (length * side for length, side in zip(size, pixel, strict=True))
+
+    def pixels(tiles: int) -> int:
+        """The longest side that so many tiles cover."""
+        return tile if tiles == 1 else tiles * step
+
+    needed = (max(width / pixels(n), height / pixels(hd_num // n)) for n in range(1, hd_num + 1))
+    target = max(min(pixel), min(needed))
+    return target / pixel[0], target / pixel[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """One axis of a region in grid pixels.

@@ -36,7 +36,8 @@ class Stretch:
     channels: tuple[str, ...]
     """`Channel.name` of one channel (grey) or three (red, green, blue)."""
     low: tuple[float, ...]
-    """Native value of black per channel, in dB for the curve "decibel"."""
+    """Native value of black per channel, in dB for the curve "decibel"; three for one channel that three windows show
+    as red, green and blue."""
     high: tuple[float, ...]
     """Native value of white per channel, likewise."""
     source: str
@@ -50,8 +51,9 @@ class Stretch:
     """Grey of invalid pixels."""
 
     def __post_init__(self) -> None:
-        if len(self.channels) not in {1, 3} or not len(self.channels) == len(self.low) == len(self.high):
-            msg = "a stretch has one or three channels, each with low and high"
+        count = len(self.channels), len(self.low), len(self.high)
+        if count not in {(1, 1, 1), (3, 3, 3), (1, 3, 3)} or (count[1] > count[0] and self.steps):
+            msg = "a stretch has one or three channels, each with low and high, or three windows of one channel"
             raise ValueError(msg)
 
     def to_json(self) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def fit_stretch(
 
 
 def window_stretch(info: ImageInfo) -> Stretch | None:
-    """The stretch of a study's window, from its facts `window_…`; None where it has none. Invalid pixels are black.
+    """The stretch of a study's window or three, from its facts `window_…`; None without. Invalid pixels are black.
 
     MONOCHROME1 has `low` and `high` exchanged.
     """
@@ -157,8 +159,8 @@ def window_stretch(info: ImageInfo) -> Stretch | None:
     steps = [step.partition(":") for step in facts.get("window_steps", "").split()]
     return Stretch(
         (info.channels[0].name,),
-        (float(facts["window_low"]),),
-        (float(facts["window_high"]),),
+        tuple(map(float, facts["window_low"].split())),
+        tuple(map(float, facts["window_high"].split())),
         facts["window_used"],
         curve=_WINDOW_CURVES[facts.get("window_curve", "")],
         steps=tuple((float(number), int(grey)) for number, _, grey in steps),
@@ -225,7 +227,8 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
         raise ValueError(msg)
     result = np.empty((*pixels.shape[:2], 3), dtype=np.uint8)
     shown = valid.copy()
-    for place, (low, high) in enumerate(zip(stretch.low, stretch.high, strict=True)):
+    for colour, (low, high) in enumerate(zip(stretch.low, stretch.high, strict=True)):
+        place = colour if len(stretch.channels) > 1 else 0
         if pixels.dtype == np.uint8 and stretch.curve == "linear" and (low, high) == (0.0, 255.0):
             grey = pixels[..., place]
         else:
@@ -236,7 +239,7 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
                 if stretch.curve == "steps"
                 else _apply_curve(values, low, high, stretch)
             )
-        result[..., [place] if len(stretch.channels) > 1 else [0, 1, 2]] = grey[..., None]
+        result[..., [colour] if len(stretch.low) > 1 else [0, 1, 2]] = grey[..., None]
     result[~shown] = stretch.blank
     return result
 

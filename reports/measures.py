@@ -21,6 +21,7 @@ import shapely
 from ..model.finding import Finding
 from ..model.findings_table import FindingsTable
 from ..model.merged_findings import BATCH, MergedFindings
+from ..model.volume.volume import voxel_ml
 from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
@@ -183,6 +184,8 @@ class LabelArea:
     """NaN where unknown."""
     share: float
     """Of the analysed area, by m² where known, else by pixels; NaN where nothing was analysed."""
+    ml: float = math.nan
+    """The volume of its voxels in ml, of a stack that was annotated as a volume; NaN for other images."""
 
 
 class LabelTotals:
@@ -211,12 +214,13 @@ class LabelTotals:
         """
         analysed = total_area(area for area in image.areas if area.status == "analysed")
         counted = all(is_region for _, is_region in self._sums)
+        voxel = math.nan if image.label_maps is None else voxel_ml(image.info)  # outlines follow the edges of voxels
         result: list[LabelArea] = []
         for label in all_labels(record, [label for label, _ in self._sums]):
             pixels, m2, _ = self._sums.get((label, counted), ((), (), ()))
             number = sum(sum(self._sums.get((label, is_region), ((), (), ()))[2]) for is_region in (False, True))
             area = math.fsum(pixels), math.nan if math.isnan(analysed[1]) else math.fsum(m2)
-            result.append(LabelArea(label, number, *area, area_share(area, analysed)))
+            result.append(LabelArea(label, number, *area, area_share(area, analysed), area[0] * voxel))
         return result
 
 

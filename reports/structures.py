@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from ..model.volume.volume import LabelMap, volume_affine
+from ..model.volume.volume import LabelMap, volume_affine, voxel_ml
 from ..readers.files import atomic_path
 from ..readers.image import Kind
 from .columns import IMAGE, MODEL, NAME, fact
@@ -28,7 +28,6 @@ from .writer import DISCLAIMER, AnalysisStatus, ImageRecord, Record, image_file,
 
 Numbers = npt.NDArray[np.float64]
 
-_ML = 1e-3  # per mm³
 _COMPRESSION = 6
 
 
@@ -125,8 +124,8 @@ class StackStructures:
     @property
     def volumes_ml(self) -> Numbers:
         """(N,) volumes: voxels of the stack's own grid times the volume of one."""
-        voxel = abs(float(np.linalg.det(self.affine[:, :3])))
-        return np.array([one.voxels * voxel * _ML if one else 0.0 for one in self.found])
+        voxel = voxel_ml(self.image.info)
+        return np.array([one.voxels * voxel if one else 0.0 for one in self.found])
 
     @cached_property
     def centres_mm(self) -> Numbers:

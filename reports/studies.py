@@ -1,18 +1,25 @@
-"""Tables of radiology studies: studies.csv, and series.csv with a row per stack; findings.csv has their findings.
+"""Tables of radiology studies: studies.csv, series.csv with a row per stack, slices.csv; findings.csv has findings.
 
 Identifiers are the reader's: pseudonyms unless the user chose to show names. No date, name or free text of a file is in
 these tables.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
-from ..readers.image import Kind
+import numpy as np
+import numpy.typing as npt
+
+from ..readers.image import Kind, Plane
 from .columns import COUNTED, IMAGE, MODEL, NAME, fact
+from .patient_geometry import centres_lps_mm, slice_positions_mm
+from .streams import Stream, write_stream
 from .table import Column, write_csv
-from .writer import AnalysisStatus, ImageRecord, Record
+from .writer import AnalysisStatus, ImageRecord, Record, UnanalysedRegion
 
 _FACTS: Mapping[str, str] = {
     "modality": "as the file codes it",
@@ -145,15 +152,151 @@ SERIES: tuple[Column[StudyRow], ...] = (
 """Columns of series.csv."""
 
 
+@dataclass(frozen=True)
+class SliceRows:
+    """The slices of one stack: a row of slices.csv each."""
+
+    record: Record
+    image: ImageRecord
+    counts: npt.NDArray[np.int64]
+    """Findings of each slice."""
+
+    def __len__(self) -> int:
+        return len(self.image.info.planes)
+
+    @property
+    def kind(self) -> Kind:
+        """Always a study."""
+        return "study"
+
+    @property
+    def planes(self) -> Sequence[Plane]:
+        """The slices in order."""
+        return self.image.info.planes
+
+    @property
+    def findings(self) -> list[int | None]:
+        """Findings of each slice; None without a model."""
+        return [self.record.count(int(count)) for count in self.counts]
+
+    def values(self, name: str) -> list[float]:
+        """A value of each slice; NaN where it has none."""
+        return [dict(plane.values).get(name, math.nan) for plane in self.planes]
+
+    @cached_property
+    def outcomes(self) -> list[tuple[str, str]]:
+        """The status of each slice, and why where it is not analysed."""
+        left: dict[int, list[UnanalysedRegion]] = {}
+        for region in self.image.unanalysed:
+            left.setdefault(region.plane, []).append(region)
+        whole = math.prod(self.image.info.size)
+        return [_outcome(left.get(plane, []), whole) for plane in range(len(self))]
+
+    @property
+    def corners(self) -> npt.NDArray[np.float64]:
+        """(N, 3): the centre of each slice's first pixel in the patient (LPS, mm); NaN without a place."""
+        return centres_lps_mm(self.planes, np.full((len(self), 2), 0.5))
+
+
+def _outcome(left: Sequence[UnanalysedRegion], whole: float) -> tuple[str, str]:
+    """The status of a slice of `whole` px², and the reasons of its regions that were not analysed."""
+    if not left:
+        return "analysed", ""
+    reason = "; ".join(sorted({region.reason for region in left}))
+    if sum(region.box.width * region.box.height for region in left) < whole * (1 - _ROUNDED):
+        return "partial", reason
+    return "unreadable" if any(region.status == "unreadable" for region in left) else "skipped", reason
+
+
+_ROUNDED: Final = 1e-9
+_TIME: Final = "by the clock, from the earliest of the series"
+SLICE_VALUES: Mapping[str, tuple[str, str, str]] = {
+    "echo time": ("echo_time_ms", "ms", "effective where the file states it"),
+    "inversion time": ("inversion_time_ms", "ms", "of MR"),
+    "b-value": ("b_value_s_mm2", "s/mm²", "of diffusion MR"),
+    "time offset": ("time_offset_s", "s", "of its temporal position"),
+    "temporal position": ("temporal_position", "", "its number in time"),
+    "trigger time": ("trigger_time_ms", "ms", "after the R wave"),
+    "cardiac phase": ("cardiac_phase_percent", "%", "of the R-R interval"),
+    "frame reference time": ("frame_reference_time_ms", "ms", "of PET, as the file states it"),
+    "energy window": ("energy_window", "", "of nuclear medicine: its number"),
+    "R-R interval": ("rr_interval", "", "of nuclear medicine: its number"),
+    "time slot": ("time_slot", "", "of nuclear medicine: its number"),
+    "acquisition": ("acquisition_number", "", "as the file states it"),
+    "acquisition time": ("acquisition_time_s", "s", _TIME),
+    "content time": ("content_time_s", "s", _TIME),
+}
+"""Value of a slice by which stacks are told apart → its column, unit and what it is."""
+_SLICE_STATUS = (
+    "analysed; partial; skipped; or unreadable: of its regions, as in areas.csv. Of a volume, the whole stack's"
+)
+
+
+def _plane(name: str) -> Callable[[SliceRows], object]:
+    return lambda rows: [getattr(plane, name) for plane in rows.planes]
+
+
+def _corner(axis: int) -> Callable[[SliceRows], object]:
+    return lambda rows: rows.corners[:, axis]
+
+
+def _value(name: str) -> Callable[[SliceRows], object]:
+    return lambda rows: rows.values(name)
+
+
+SLICES: tuple[Column[SliceRows], ...] = (
+    Column("study_uid", "category", "the study, as a pseudonym", lambda rows: rows.image.info.study or None),
+    Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid")),
+    IMAGE,
+    Column("slice", "int64", "its place in the stack, from 1", lambda rows: np.arange(len(rows)) + 1),
+    Column(
+        "path",
+        "string",
+        "its file, as files.csv names it; a member of an archive has a name of its own",
+        _plane("source"),
+    ),
+    Column("sop_uid", "string", "the SOP instance, as a pseudonym", _plane("name")),
+    Column("frame", "int64", "frame within it, from 1", _plane("frame")),
+    Column("instance_number", "Int64", "as the file states it", _plane("instance")),
+    Column(
+        "slice_position_mm",
+        "float64",
+        "along the stack's normal",
+        lambda r: slice_positions_mm(r.planes)[:, 0],
+        "mm",
+        3,
+    ),
+    *(
+        Column(f"corner_lps_{axis}_mm", "float64", "Image Position (Patient)", _corner(at), "mm", 3)
+        for at, axis in enumerate("xyz")
+    ),
+    Column("split_by", "category", "what its series was split by, as in series.csv", fact("split_by")),
+    Column("split_value", "category", "the values in this stack, likewise", fact("split_value")),
+    *(Column(column, "float64", text, _value(name), unit) for name, (column, unit, text) in SLICE_VALUES.items()),
+    Column("status", "category", _SLICE_STATUS, lambda rows: [status for status, _ in rows.outcomes]),
+    Column("reason", "category", "why not all of it was analysed", lambda rows: [why for _, why in rows.outcomes]),
+    Column("n_findings", "Int64", COUNTED, lambda rows: rows.findings),
+)
+"""Columns of slices.csv."""
+
+
 @dataclass(frozen=True, slots=True)
 class StudiesCsv:
-    """studies.csv, a row per study, and series.csv, a row per stack of slices or single image."""
+    """studies.csv, a row per study; series.csv, a row per stack of slices or single image; slices.csv, per slice."""
 
     name: str = "studies-csv"
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
-        """Write both tables into `folder`; nothing where no image belongs to a study."""
+        """Write the tables into `folder`; nothing where no image belongs to a study."""
+        return write_stream(self.stream(record, folder), record)
+
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Write the tables, with the findings counted batch by batch."""
         images = [image for image in record.images if image.info.kind == "study"]
+        counts = {image.info.id: np.zeros(len(image.info.planes), np.int64) for image in images}
+        while (batch := (yield)) is not None:
+            if (counted := counts.get(batch.image.info.id)) is not None:
+                counted += np.bincount(batch.table.plane, minlength=len(counted))
         if not images:
             return []
         by_study: dict[str, list[ImageRecord]] = {}
@@ -161,9 +304,11 @@ class StudiesCsv:
             by_study.setdefault(image.info.study, []).append(image)
         studies = [StudyRow(record, members) for _, members in sorted(by_study.items())]
         series = [StudyRow(record, [image]) for image in images]
+        slices = [SliceRows(record, image, counts[image.info.id]) for image in images]
         return [
             write_csv(folder / "studies.csv", STUDIES, studies),
             write_csv(folder / "series.csv", SERIES, series),
+            write_csv(folder / "slices.csv", SLICES, slices),
         ]
 
     def omitted(self, record: Record) -> Mapping[str, str]:

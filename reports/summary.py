@@ -149,6 +149,7 @@ def label_columns(label: str) -> list[Column[ImageSummary]]:
         column("area_m2", "their area", lambda _, of: of.m2, "m²", MAP),
         column("area_km2", "the same", lambda _, of: of.m2 * _KM2, "km²", MAP),
         column("area_mm2", "their area", lambda _, of: of.m2 * _MM2, "mm²", TISSUE),
+        column("volume_ml", "volume of its voxels in a stack annotated as a volume", lambda _, of: of.ml, "ml", STUDY),
         column("share", "its part of the analysed area", lambda _, of: of.share),
         column("per_km2", "findings per km² analysed", lambda row, of: row.density(of, _KM2), "1/km²", MAP),
         column("per_mm2", "findings per mm² analysed", lambda row, of: row.density(of, _MM2), "1/mm²", TISSUE),

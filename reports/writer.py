@@ -174,8 +174,10 @@ class Writer(Protocol):
     (`readers.files.atomic_path`), so that a report that exists is complete.
     """
 
-    name: str
-    """Its name for `--reports`."""
+    @property
+    def name(self) -> str:
+        """Its name for `--reports`."""
+        ...
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write into `folder`; returns the files it made, in order. `omitted` lists images that have none."""

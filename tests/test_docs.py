@@ -21,7 +21,9 @@ from limner.pipelines.cli.main import app, main
 from limner.pipelines.config import Settings, presets
 from limner.readers.raster.bands import SENSORS
 from limner.reports.columns import FINDINGS, MODEL
-from limner.reports.studies import SERIES, STUDIES
+from limner.reports.reference import REFERENCE
+from limner.reports.structures import STRUCTURES
+from limner.reports.studies import SERIES, SLICES, STUDIES
 from limner.reports.summary import AREAS, FILES, SUMMARY, label_columns
 from limner.reports.table import Column, markdown
 
@@ -208,8 +210,11 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("files.csv", FILES),
         ("studies.csv", STUDIES),
         ("series.csv", SERIES),
+        ("slices.csv", SLICES),
+        ("structures.csv", STRUCTURES),
+        ("reference.csv", REFERENCE),
     ],
-    ids=["findings", "summary", "areas", "files", "studies", "series"],
+    ids=["findings", "summary", "areas", "files", "studies", "series", "slices", "structures", "reference"],
 )
 def test_column_tables_are_up_to_date(root: Path, title: str, columns: list[Column[Any]]) -> None:
     table = [line for line in section(pages(root)["docs/reports.md"], title).splitlines() if line.startswith("|")]

@@ -131,6 +131,11 @@ def volume_grid(info: ImageInfo) -> VoxelGrid:
     return Volume.of(info, _unread).grid
 
 
+def voxel_ml(info: ImageInfo) -> float:
+    """The volume of a voxel of a stack in ml. Raises as `volume_affine`."""
+    return abs(float(np.linalg.det(volume_affine(info)[:, :3]))) * 1e-3
+
+
 def _unread(plane: int) -> Voxels:
     raise NotImplementedError(plane)
 

@@ -89,7 +89,8 @@ def plan_command(settings: "Settings") -> None:
     workers, threads = workers_and_threads(settings, prepared)
     print_result(plan_text(prepared, known, workers=workers))
     if not known.untimed:
-        print_message(f"Timing one tile in a separate process, for at most {LIMIT_S:.0f} s")
+        unit = "stack" if prepared.plan.volumes else "tile"
+        print_message(f"Timing one {unit} in a separate process, for at most {LIMIT_S:.0f} s")
     timing = measure(prepared, known, workers=workers, threads=threads)
     print_result(time_text(timing, workers=workers, cluster=settings.engine == "ray"))
     if any(row.status == "failed" for row in prepared.plan.files):
@@ -131,8 +132,13 @@ def report_command(
             "--reports", help="Kinds of reports. Default: those of the run.", autocompletion=complete("reports")
         ),
     ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option("--reference", metavar="FILE", help="Reference mask as NIfTI, or IMAGE=FILE; repeatable."),
+    ] = None,
 ) -> None:
     """Write the reports of a run again; the files are identical."""
+    from ...reports.reference import ReferenceCsv, match_references
     from ..progress import TerminalProgress
     from ..run.manifest import load_manifest
     from ..run.reporting import load_writers, read_record, write_reports
@@ -143,8 +149,12 @@ def report_command(
     config = load_manifest(folder)["config"]
     names = named or config["reports"]
     writers = load_writers(names, config.get("report_options"))
+    record = read_record(folder)
+    if reference:
+        stacks = [image.info for image in record.images if image.label_maps is not None]
+        writers.append(ReferenceCsv(match_references(reference, stacks)))
     with TerminalProgress() as on_event:
-        written = tuple(write_reports(read_record(folder), folder, writers, on_event))
+        written = tuple(write_reports(record, folder, writers, on_event))
     _print_problems(written, requested=bool(names))
     for path in (path for report in written for path in report.paths):
         print_result(visible(str(path)))

@@ -20,6 +20,7 @@ from ...readers.regions import Region
 from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
 from ...readers.registry import check_options as check_reader_options
 from ...readers.sandbox import release_sandbox
+from ...reports.reference import ReferenceCsv, match_references
 from ..cli.terminal import plural
 from ..config import Settings
 from ..progress import EventHandler, Message, RegionDone, Started
@@ -267,6 +268,8 @@ def _refuse_results_as_inputs(settings: Settings) -> None:
 def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event: EventHandler, scratch: Path) -> Run:
     """Annotate and report in the run folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
+    if settings.reference:
+        writers.append(ReferenceCsv(match_references(settings.reference, prepared.plan.volume_infos)))
     plan = prepared.redacted_plan
     _report_plan(plan, on_event)
     if prepared.redactor.pseudonyms is not None:

@@ -43,7 +43,7 @@ def make_manifest(
     neutral = frozenset[str]() if choice is None else choice.neutral
     return {
         "format": FORMAT,
-        "config": redactor.settings(settings).model_dump(mode="json", exclude={"out", "address"}),
+        "config": redactor.settings(settings).model_dump(mode="json", exclude={"out", "address", "reference"}),
         "versions": versions(),
         "annotator": {
             "name": NONE if choice is None else choice.name,

@@ -56,8 +56,8 @@ OUTSIDE_OR_NO_TISSUE = "outside the area of interest, or no tissue"
 _WRONG_VALUES = 0.9  # of the overview's values: then it is their quantity that is wrong
 
 
-class OutsideAreaError(RequestError):
-    """The area of interest does not touch this image, which is no error where it touches another one."""
+class NothingChosenError(RequestError):
+    """The area of interest, or `slices`, chooses nothing of this image: no error where it does of another one."""
 
 
 @dataclass(frozen=True)
@@ -392,7 +392,7 @@ def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
 def _read_user_area(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
     """Read the area of interest, in level-0 pixels of an image, and a doubt of it; for a stack, on each of its slices.
 
-    The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `OutsideAreaError`
+    The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `NothingChosenError`
     where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
     """
     if in_pixels(info):
@@ -403,7 +403,7 @@ def _read_user_area(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
         return roi_to_pixels(_read_lonlat_area(path, modified), info), ""
     except RequestError as error:
         if on_earth(info.placement):
-            raise OutsideAreaError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error
+            raise NothingChosenError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error
         raise
 
 

@@ -19,28 +19,32 @@ import shapely
 from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, InputSpec, SupportsPictureFit
+from ...model.annotator import Annotator, InputSpec, SupportsDomain, SupportsPictureFit
+from ...model.domain import whole_tiles
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
-from ...readers.regions import Grid, Region, cut_regions, snap_scale
+from ...readers.regions import Grid, Region, cut_regions, snap_scale, whole_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
 from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
-from ..config import HD_NUM, Resolution, Settings
+from ..config import HD_NUM, Settings
 from ..progress import EventHandler, Inspecting
+from ..resolution import Resolution
+from ..slice_choice import slices_text
 from .domain_check import check_domain
 from .kept_overviews import keep_overview
-from .overview_stats import FITTED, OUTSIDE, OnStep, OutsideAreaError, compute_overview_stats
+from .overview_stats import FITTED, OUTSIDE, NothingChosenError, OnStep, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
 from .windows import with_model_window
 
 RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
+NOT_CHOSEN = "not chosen with --slices"
 MAX_ENLARGEMENT = 16
 DEFAULT_INPUT_SPEC = InputSpec(tile=336)  # for runs without a model: the tile size of common vision encoders
 
@@ -160,9 +164,14 @@ class Plan:
     files: tuple[FileRow, ...]
 
     @property
+    def volume_infos(self) -> list[ImageInfo]:
+        """The stacks that are analysed as a whole."""
+        return [image.info for image in self.images if image.spec.volume is not None]
+
+    @property
     def volumes(self) -> frozenset[str]:
-        """Ids of the stacks that are analysed as a whole."""
-        return frozenset(image.info.id for image in self.images if image.spec.volume is not None)
+        """Their ids."""
+        return frozenset(info.id for info in self.volume_infos)
 
     @property
     def digest(self) -> str:
@@ -260,8 +269,12 @@ def _plan_image(
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
     info = with_model_window(info, spec, settings)
-    info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
-    scale = grid_scale(info, spec, settings.resolution)
+    if spec.volume is not None:
+        _check_volume(info, settings)
+    planes = _chosen_planes(info, settings)
+    whole = _whole_tiles(info, annotator, settings)
+    info = replace(info, notes=(*info.notes, *_size_notes(info, spec, settings, whole)))
+    scale = grid_scale(info, spec, settings.resolution, whole)
     grid = Grid(info.id, info.size, scale, len(info.planes), image_orientation(info))
     check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
     stats = compute_overview_stats(info, spec, settings, annotator, on_step)
@@ -289,38 +302,78 @@ def _plan_image(
         forced=domain.forced,
     )
     no_model = NO_MODEL if annotator is None else ""
-    reasons = {region.key: stats.roi.skip_reason(region.core) or no_model for region in plan.regions}
+    reasons = {
+        region.key: (NOT_CHOSEN if region.plane not in planes else stats.roi.skip_reason(region.core)) or no_model
+        for region in plan.regions
+    }
     return replace(plan, skipped={key: reason for key, reason in reasons.items() if reason})
 
 
-def _size_notes(info: ImageInfo, spec: InputSpec) -> list[str]:
-    """What `--resolution native` leaves unchecked on an image whose pixel size is unknown."""
-    if spec.resolution is None or ground_metres(info) is not None:
-        return []
-    size = f"{spec.resolution:g} {'µm' if spec.unit == 'um' else 'm'}"
-    return [f"The pixel size is unknown, so it was not checked that the model, made for {size}, suits the picture."]
+def _chosen_planes(info: ImageInfo, settings: Settings) -> frozenset[int]:
+    """The planes to analyse, from 0. Raises `NothingChosenError`, and `RequestError` for an image without slices."""
+    choice = settings.slice_choice()
+    if choice is None:
+        return frozenset(range(len(info.planes)))
+    if info.kind != "study":
+        value, remedy = ",".join(settings.slices), "Leave --slices out, or give the other images a run of their own"
+        raise RequestError(
+            info.uri, "must be a study, since --slices chooses slices", value=f"a {info.kind}, {value}", remedy=remedy
+        )
+    if not (planes := choice.planes(info)):
+        rule, remedy = f"must have a slice that --slices {','.join(settings.slices)} chooses", "Choose among its slices"
+        raise NothingChosenError(info.uri, rule, value=slices_text(info), remedy=remedy)
+    return planes
 
 
-def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float, float]:
+def _whole_tiles(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> int:
+    """Tiles in which an image is shown whole, as asked for or as the model was made to see such images; 0 to cut it."""
+    if settings.whole:
+        return settings.hd_num
+    domain = annotator.domain if isinstance(annotator, SupportsDomain) else ()
+    return 0 if settings.resolution else min(settings.hd_num, whole_tiles(domain, info))
+
+
+def _size_notes(info: ImageInfo, spec: InputSpec, settings: Settings, whole: int) -> list[str]:
+    """What is unchecked where the pixel size is unknown, and that an image is shown whole without being asked for."""
+    notes: list[str] = []
+    if spec.resolution is not None and ground_metres(info) is None:
+        size = f"{spec.resolution:g} {'µm' if spec.unit == 'um' else 'm'}"
+        notes.append(
+            f"The pixel size is unknown, so it was not checked that the model, made for {size}, suits the picture."
+        )
+    if whole and not settings.whole:
+        notes.append(
+            f"It is shown whole in at most {plural(whole, 'tile')}, as the images were that the model was made with; "
+            "--whole shows it in up to hd_num tiles, --resolution native its own pixels in regions."
+        )
+    return notes
+
+
+def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str, whole: int = 0) -> tuple[float, float]:
     """Level-0 pixels per grid pixel along x and y.
 
-    The requested resolution comes first, then the annotator's, then the image's own. Pixels that are not square are
+    An image that is shown `whole`, in at most so many tiles, is reduced until it fits. Otherwise the requested
+    resolution comes first, then the annotator's, then the image's own. Pixels that are not square are
     made so, at the size of their shorter side, also where only the pixel aspect of a study is known. Raises
     `RequestError` where the pixel size must be known and is not, `ModelError` where it does not suit the model.
     """
     if spec.volume is not None:
-        if resolution:
-            raise _volume_resolution(info, resolution)
         return 1.0, 1.0
     model_metres = spec.resolution
     if model_metres is not None and spec.unit == "um":
         model_metres *= 1e-6
     requested = Resolution.parse(resolution) or Resolution(model_metres)
     actual = ground_metres(info)
+    if whole:
+        pixel = actual or _pixel_aspect(info)
+        scale = whole_scale(info.size, pixel, tile=spec.tile, halo=spec.halo, hd_num=whole)
+        if model_metres is not None and actual is not None:
+            _check_model_resolution(info, actual, scale, model_metres, spec.tolerates)
+        return scale
     if actual is None:
         if requested.metres is None and (model_metres is None or resolution):
-            sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
-            return snap_scale(min(sides), (sides[0], sides[1])) if sides else (1.0, 1.0)
+            pixel = _pixel_aspect(info)
+            return snap_scale(min(pixel), pixel)
         cause = f"--resolution {resolution}" if requested.metres and resolution else "the model"
         raise RequestError(
             info.uri,
@@ -342,9 +395,19 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float
     return scale
 
 
-def _volume_resolution(info: ImageInfo, resolution: str) -> RequestError:
-    rule = f"must not be given for a model of volumes, which has a voxel size of its own; it concerns {info.id}"
-    return RequestError("--resolution", rule, value=resolution, remedy="Leave --resolution out")
+def _pixel_aspect(info: ImageInfo) -> tuple[float, float]:
+    """The sides (x, y) of a pixel in any unit, where no placement states its size: square unless a study says more."""
+    sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
+    return (sides[0], sides[1]) if sides else (1.0, 1.0)
+
+
+def _check_volume(info: ImageInfo, settings: Settings) -> None:
+    """Raise `RequestError` for what cannot be asked of a model that labels the voxels of a whole stack."""
+    whole, slices = "yes" if settings.whole else "", ",".join(settings.slices)
+    why = f"for a model of volumes, which takes all slices at a voxel size of its own; it concerns {info.id}"
+    for name, value in (("resolution", settings.resolution), ("whole", whole), ("slices", slices)):
+        if value:
+            raise RequestError(f"--{name}", f"must not be given {why}", value=value, remedy=f"Leave --{name} out")
 
 
 _STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"
@@ -353,7 +416,7 @@ _STATE_PIXEL_SIZE = {
     "map": f"State --microns-per-pixel for a slide, or --metres-per-pixel for a map; {_OWN_PIXELS}",
     "slide": "State it with --microns-per-pixel, such as --microns-per-pixel 0.5, "
     f"or for many slides with --set reader_options.spacing_csv=slides.csv; {_OWN_PIXELS}",
-    "study": "Leave --resolution out, or choose a model that works at any pixel size",
+    "study": "Leave --resolution out, give --whole, or choose a model that works at any pixel size",
 }
 
 
@@ -370,7 +433,7 @@ def _check_model_resolution(
                 info.uri,
                 f"must have pixels within a factor {tolerance:g} of the {format_pixel_size(model_metres)} of the model",
                 value=f"{name} pixels of {format_pixel_size(metres)}",
-                remedy="Leave --resolution out if the image is fine enough, or choose another model",
+                remedy="Leave out --resolution and --whole if the image is fine enough, or choose another model",
             )
 
 
@@ -403,7 +466,7 @@ def _file_rows(scanned: Sequence[ScannedFile], failed: Mapping[str, LimnerError]
         errors = [failed[image] for image in ids if image in failed]
         status, images = row.status, [image for image in ids if image not in failed]
         if errors and not images:
-            outside = all(isinstance(error, OutsideAreaError) for error in errors)
+            outside = all(isinstance(error, NothingChosenError) for error in errors)
             status = "skipped" if outside else "failed"
         reason = " ".join(map(str, errors)) or row.reason
         rows.append(FileRow(row.path, status, ", ".join(images), row.reader, reason))

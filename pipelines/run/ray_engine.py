@@ -231,6 +231,9 @@ def _check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]], images: Sequence[
             found, problem = cast("tuple[dict[str, str], tuple[str, str] | None]", ray.get(call, timeout=START_S))
         except ray.exceptions.RayTaskError as error:
             raise WorkerFaultError(str(error)) from None
+        except ray.exceptions.GetTimeoutError:
+            rule, remedy = f"must start a process within {START_S:.0f} s", "See Ray's logs there, or leave the node out"
+            raise RequestError(name, rule, remedy=remedy) from None
         except ray.exceptions.RayError:  # the node was lost; its regions are not
             continue
         for key in (key for key in expected if found.get(key) != expected[key]):

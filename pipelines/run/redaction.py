@@ -67,6 +67,7 @@ class Redactor:
             return cls()
         pseudonyms = Pseudonyms.of(NameOptions(names="hide", key_file=options.get("key_file", "")))
         paths = [*settings.inputs, settings.area, *vector_files(settings.area), settings.schema_file]
+        paths += [path for text in settings.reference for path in (text, text.partition("=")[2])]
         paths += [settings.reader_options.get(option, "") for option in _PATH_OPTIONS]
         paths += further
         for row in scanned:

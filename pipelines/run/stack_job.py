@@ -13,6 +13,7 @@ from ...model.finding import Coverage, Finding, Result
 from ...model.views import roi_mask
 from ...model.volume.volume import LabelMap, SupportsVolumes, Volume, Voxels
 from ...readers.errors import ModelError
+from ...readers.geodesy import box_areas_m2
 from ...readers.image import Image, Mask
 from ...readers.regions import Region
 from .parts import pack_raster
@@ -112,10 +113,14 @@ def _result(plan: ImagePlan, region: Region, label_map: LabelMap, valid: Mask, l
         region.grid.image,
         "done",
         tuple(findings),
-        Coverage(
-            float(np.count_nonzero(valid & inside)),
-            float(np.count_nonzero(inside & ~valid)),
-            outside_px=float(np.count_nonzero(~inside)),
-        ),
+        _coverage(plan, region, valid, inside),
         rasters={LABEL_MAP: pack_raster(kept)} if findings else {},
     )
+
+
+def _coverage(plan: ImagePlan, region: Region, valid: Mask, inside: Mask) -> Coverage:
+    pixels = [float(np.count_nonzero(part)) for part in (valid & inside, inside & ~valid, ~inside)]
+    core = region.core
+    whole = box_areas_m2([(core.x0, core.y0, core.x1, core.y1)], plan.info.placement)
+    m2 = [None] * 3 if whole is None else [one / valid.size * float(whole[0]) for one in pixels]
+    return Coverage(pixels[0], pixels[1], m2[0], m2[1], pixels[2], m2[2])

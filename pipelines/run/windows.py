@@ -58,8 +58,10 @@ def with_visibility_note(info: ImageInfo) -> ImageInfo:
 def with_model_window(info: ImageInfo, spec: InputSpec, settings: Settings) -> ImageInfo:
     """A study in Hounsfield units shown in the window that the model states, where it does; any other image as it is.
 
-    Raises `ModelError` for a study of other values, `RequestError` where the user states a window, too.
+    Raises `ModelError` for a study of other values, `RequestError` where the user states a window, too, or one for
+    colours.
     """
+    stated_window = _stated_window(info, settings)
     if info.kind != "study" or spec.bands is not None or not isinstance(spec.limits, tuple):
         return info
     stated = "{:g} to {:g}".format(*spec.limits)
@@ -71,7 +73,17 @@ def with_model_window(info: ImageInfo, spec: InputSpec, settings: Settings) -> I
             value=info.channels[0].quantity,
             remedy=remedy,
         )
-    if window := settings.stated_options().get("window"):
+    if stated_window:
         rule = f"must be the window of the model's training images ({stated} HU)"
-        raise RequestError("reader_options.window", rule, value=window, remedy="Leave it out")
+        raise RequestError("reader_options.window", rule, value=stated_window, remedy="Leave it out")
     return with_window(info, spec.limits, "the window of the model's training images")
+
+
+def _stated_window(info: ImageInfo, settings: Settings) -> str:
+    """The reader option `window`. Raises `RequestError` for a study in colour, which has none."""
+    window = settings.stated_options().get("window", "")
+    if window and info.kind == "study" and len(info.channels) > 1:
+        remedy = "Leave the window out, or give pictures in colour a run of their own"
+        found = f"colours, window {window}"
+        raise RequestError(info.uri, "must be grey to be shown in a window", value=found, remedy=remedy)
+    return window

@@ -2,39 +2,28 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..files import fingerprint
 from ..geometry import Placement
 from ..image import Channel, ImageInfo, Plane
-from ..options import invalid_option
 from ..pseudonyms import Pseudonyms
 from ..render import CHOOSE_WINDOW
-from .faults import FaultError
 from .geometry import placement_notes, placement_of, spacing
-from .metadata import MOSAIC_NOTES, FileMetadata, Window
+from .metadata import MOSAIC_NOTES
 from .scan import DUPLICATE, FileOutcome
 from .series import Slice, Stack
 from .sop_classes import burned_in_risk, is_secondary
 from .source import split_member
-from .voi_lut import PRESET_OF_BODY_PART, PRESETS, Function, LookupTable, VoiLut, grey_levels, parse_window
-
-_T = TypeVar("_T", bound=Hashable)
-
-Tables = Callable[[str, int], LookupTable]
-"""(source, frame from 0) → its VOI lookup table. Raises `FaultError` where that cannot be read."""
+from .voi_lut import grey_levels
+from .windows import NO_WINDOW, ShownWindows, Tables, choose_windows
 
 _UNPLACED_NM = (
     "its frames have no place in the patient: projections have none, and reconstructed slices need one position and"
     " orientation in the detector's sequence, SpacingBetweenSlices and SliceVector"
 )
-_NO_WINDOW = "as the file has no window"
-
-Chosen = tuple[VoiLut, str]
-"""A VOI, and where it is from."""
 
 
 def image_info(
@@ -44,16 +33,18 @@ def image_info(
     first = stack.first
     metadata = first.metadata
     frame = names.uid(metadata.frame_of_reference) if metadata.frame_of_reference else ""
-    planes = tuple(_plane(one, placement_of(one.metadata, one.own, frame), names) for one in stack.slices)
+    planes = tuple(
+        _plane(one, placement_of(one.metadata, one.own, frame), names, stack.values(one)) for one in stack.slices
+    )
     files = tuple(sorted({str(split_member(one.file.source)[0]) for one in stack.slices}))
-    voi = None if first.file.is_colour else choose_window(stack, window, tables)
+    shown = ShownWindows() if first.file.is_colour else choose_windows(stack, window, tables)
     inverted = metadata.photometric == "MONOCHROME1"
     study = names.uid(first.file.study)
     grey = Channel("grey", dtype="float32", quantity=metadata.quantity)
     facts = {
         **_header_facts(stack, names),
         **_geometry_facts(stack),
-        **(_window_facts(voi, inverted=inverted) if voi else {}),
+        **shown.facts(inverted=inverted),
         "inverted": "yes" if inverted else "",
         **_study_facts(outcomes),
     }
@@ -69,7 +60,7 @@ def image_info(
         study=study,
         files=files,
         fingerprint=fingerprint(files),
-        notes=tuple(_notes(stack, voi, chosen_by_user=parse_window(window) is not None)),
+        notes=tuple(_notes(stack, shown, window)),
         planes=planes,
         facts=tuple((key, text) for key, text in facts.items() if text),
     )
@@ -80,72 +71,7 @@ def pseudonymous_uri(study: str, name: str) -> str:
     return f"dicom:{study}/{name}"
 
 
-def choose_window(stack: Stack, option: str, tables: Tables) -> Chosen | None:
-    """The VOI of a whole stack and its source; None where its pixels must decide.
-
-    In order: the option `window`, the file's lookup table, its first window, and for original CT slices the preset for
-    their body part, or for soft tissue. Where slices differ, the value of most of them, else of the middle one. Raises
-    `RequestError` for an unknown name.
-    """
-    window = parse_window(option)
-    if isinstance(window, tuple):
-        return VoiLut(*window), "option window"
-    if window is not None:
-        return _named_window(stack, window)
-    return _stated_table(stack, tables) or _stated_window(stack)
-
-
-def _named_window(stack: Stack, name: str) -> Chosen | None:
-    named = [_voi(one, w) for one in stack.slices for w in one.own.windows if w.name.lower() == name]
-    if named:
-        return named[0], f"file, window {name}"
-    if name in PRESETS:
-        return (VoiLut(*PRESETS[name]), f"preset {name}") if stack.first.metadata.quantity == "HU" else None
-    rule = "must be centre,width, a preset, or the file's name for one of its windows"
-    raise invalid_option("window", "reader 'dicom'", rule, value=name, remedy=f"Presets: {', '.join(PRESETS)}")
-
-
-def _stated_table(stack: Stack, tables: Tables) -> Chosen | None:
-    """The lookup table of most slices, else the middle one's; None without any, or where it is damaged."""
-    stated = {one.own.tables[0]: one for one in reversed(stack.slices) if one.own.tables}
-    if not stated:
-        return None
-    chosen = stated[_most_common([one.own.tables[0] for one in stack.slices if one.own.tables])]
-    try:
-        table = tables(chosen.file.source, chosen.frame - 1)
-    except FaultError:
-        return None
-    return VoiLut(0.0, 0.0, "LUT", table), "file" if len(stated) == 1 else f"file, one of {len(stated)}"
-
-
-def _stated_window(stack: Stack) -> Chosen | None:
-    firsts = [_voi(one, one.own.windows[0]) for one in stack.slices if one.own.windows]
-    if firsts:
-        different = len(set(firsts))
-        return _most_common(firsts), "file, first window" if different == 1 else f"file, one of {different} windows"
-    return _default_window(stack.first.metadata) if stack.first.metadata.quantity == "HU" else None
-
-
-def _default_window(metadata: FileMetadata) -> Chosen:
-    """The preset for the body part that a file of HU states, else that for soft tissue."""
-    part = metadata.body_part
-    preset = PRESET_OF_BODY_PART.get(part, "soft_tissue")
-    why = f" for {metadata.body_part_source} {part}" if part else ", whatever its body part,"
-    return VoiLut(*PRESETS[preset]), f"preset {preset}{why} {_NO_WINDOW}"
-
-
-def _most_common(values: Sequence[_T]) -> _T:
-    """The value of more than half, else the middle one."""
-    value, count = Counter(values).most_common(1)[0]
-    return value if 2 * count > len(values) else values[len(values) // 2]
-
-
-def _voi(one: Slice, window: Window) -> VoiLut:
-    functions: Mapping[str, Function] = {"LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
-    return VoiLut(window.centre, window.width, functions.get(one.own.voi, "LINEAR"))
-
-
-def _plane(one: Slice, placement: Placement, names: Pseudonyms) -> Plane:
+def _plane(one: Slice, placement: Placement, names: Pseudonyms, values: tuple[tuple[str, float], ...]) -> Plane:
     normal = one.normal
     return Plane(
         placement=placement,
@@ -154,13 +80,14 @@ def _plane(one: Slice, placement: Placement, names: Pseudonyms) -> Plane:
         name=names.uid(one.file.sop),
         position_mm=None if normal is None else round(float(normal @ np.asarray(one.own.position)), 6),
         instance=one.metadata.instance,
+        values=values,
     )
 
 
-def _notes(stack: Stack, voi: Chosen | None, *, chosen_by_user: bool) -> list[str]:
-    metadata = stack.first.metadata
-    table_unused = not chosen_by_user and (voi is None or voi[0].table is None)
-    source = voi[1] if voi else ""
+def _notes(stack: Stack, shown: ShownWindows, option: str) -> list[str]:
+    metadata, voi = stack.first.metadata, shown.first
+    table_unused = not shown.by_option and (voi is None or voi.table is None)
+    source = shown.sources[0] if shown.sources else ""
     flat = sum(one.own.flat for one in stack.slices)
     windows = {(one.own.tables[:1], one.own.windows[:1], one.own.voi) for one in stack.slices}
     notes = {
@@ -172,16 +99,18 @@ def _notes(stack: Stack, voi: Chosen | None, *, chosen_by_user: bool) -> list[st
         and any(one.own.tables for one in stack.slices),
         "identifying text may be burned into its pixels": burned_in_risk(metadata) in {"yes", "high"},
         "the file states no window: its pixels decide": voi is None and not stack.first.file.is_colour,
-        f"it is shown in {source}: {CHOOSE_WINDOW}": source.endswith(_NO_WINDOW),
-        "a window of its file has no width above 0 and was not used": not chosen_by_user
+        f"the window {shown.unused} is for Hounsfield units and was not used": bool(shown.unused),
+        f"it has colours, which the window {option} cannot show": stack.first.file.is_colour and bool(option.strip()),
+        f"it is shown in {source}: {CHOOSE_WINDOW}": source.endswith(NO_WINDOW),
+        "a window of its file has no width above 0 and was not used": not shown.by_option
         and any(one.own.unusable_window for one in stack.slices),
         "its window is at most 1 wide: all is black or white": voi is not None
-        and voi[0].table is None
-        and voi[0].function == "LINEAR"
-        and voi[0].width <= 1,
+        and voi.table is None
+        and voi.function == "LINEAR"
+        and voi.width <= 1,
         "its VOI lookup table has a single grey": voi is not None
-        and voi[0].table is not None
-        and len(grey_levels(voi[0], inverted=False)) == 1,
+        and voi.table is not None
+        and len(grey_levels(voi, inverted=False)) == 1,
         MOSAIC_NOTES[metadata.mosaic]: bool(MOSAIC_NOTES[metadata.mosaic]),
         f"the rescale slope is 0 in {flat} of {len(stack.slices)} slices: all values of each are the same": flat > 0,
         _UNPLACED_NM: metadata.modality == "NM" and stack.first.normal is None,
@@ -241,22 +170,6 @@ def _geometry_facts(stack: Stack) -> dict[str, str]:
             "irregular_spacing": _yes_no(stack.irregular),
         }
     return facts
-
-
-def _window_facts(chosen: Chosen, *, inverted: bool) -> dict[str, str]:
-    voi, source = chosen
-    low, high = reversed(voi.limits()) if inverted else voi.limits()
-    text = f"{voi.centre:g}/{voi.width:g}"
-    if voi.table is not None:
-        text = f"{len(voi.table.entries)} entries from {voi.table.first:g}"
-    levels = grey_levels(voi, inverted=inverted)
-    return {
-        "window_used": f"{text} {voi.function} ({source}){', inverted' if inverted else ''}",
-        "window_low": repr(low),
-        "window_high": repr(high),
-        "window_curve": "steps" if levels else "sigmoid" if voi.function == "SIGMOID" else "",
-        "window_steps": " ".join(f"{value!r}:{grey}" for value, grey in levels),
-    }
 
 
 def _study_facts(outcomes: Sequence[FileOutcome]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..errors import ReadError
 from ..geometry import Box
@@ -26,6 +26,7 @@ from .image_info import image_info, pseudonymous_uri
 from .scan import DICOMDIR, DicomScan, has_dicom, scan_input
 from .sop_classes import WHOLE_SLIDE_REASON
 from .source import sniff, split_member
+from .windows import parse_windows
 
 _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
@@ -37,8 +38,15 @@ class DicomOptions(NameOptions):
 
     window: str = Field(
         default="",
-        description="VOI window of grey images: centre,width, a CT preset such as lung, or the file's name for one.",
+        description="VOI window of grey images: centre/width, a CT preset such as lung, or the file's name for one; "
+        "or three of them for red, green and blue, such as lung,mediastinum,bone, or the three of medgemma.",
     )
+
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, value: str) -> str:
+        parse_windows(value)
+        return value
 
 
 class DicomReader:

@@ -113,6 +113,8 @@ class Stack:
     missing: int = 0
     """Slices missing at the stack's own step."""
     irregular: bool = False
+    starts: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The earliest times by the clock in its series, from which those of its slices are told."""
 
     @property
     def first(self) -> Slice:
@@ -123,6 +125,13 @@ class Stack:
     def order(self) -> tuple[object, ...]:
         """The sort key among the stacks of an input."""
         return self.first.file.study, self.first.file.series, *self.part, self.rank, *self.first.order
+
+    def values(self, one: Slice) -> tuple[tuple[str, float], ...]:
+        """The numbers among a slice's `SPLIT_ATTRIBUTES`; times by the clock are from the earliest of the series."""
+        numbers = (
+            (name, value) for name, value in zip(_NAMES, one.own.splits, strict=False) if isinstance(value, float)
+        )
+        return tuple((name, round(value - self.starts.get(name, 0.0), 6)) for name, value in numbers)
 
     def notes(self) -> list[str]:
         """Notes on order and distances for the user."""
@@ -174,14 +183,25 @@ def group_into_stacks(files: Iterable[ImageFile], digest: Callable[[str], str]) 
         for same_grid in _split_by_grid(sorted(slices, key=lambda s: s.order)):
             parts[same_grid[0].file.study, same_grid[0].file.series].append(same_grid)
     for of_series in parts.values():
+        starts = _clock_starts(one for part in of_series for one in part)
         firsts = [part[0] for part in of_series if _placement_key(part[0])[0] != "single"]
         for part in of_series:
             divided_by = _divided_by(part[0], firsts) if part[0] in firsts else ()
             found.stacks += [
-                replace(stack, divided_by=divided_by, part=part[0].order, rank=rank)
+                replace(stack, divided_by=divided_by, part=part[0].order, rank=rank, starts=starts)
                 for rank, stack in enumerate(_stacks(part))
             ]
     found.stacks.sort(key=lambda stack: stack.order)
+    return found
+
+
+def _clock_starts(slices: Iterable[Slice]) -> dict[str, float]:
+    """The earliest value of each attribute by the clock."""
+    found: dict[str, float] = {}
+    for one in slices:
+        for name in _CLOCKS:
+            if isinstance(time := _split_value(one, _NAMES.index(name)), float):
+                found[name] = min(time, found.get(name, math.inf))
     return found
 
 

@@ -26,8 +26,17 @@ PRESETS: dict[str, tuple[float, float]] = {
     "lung": (-600, 1500),
     "mediastinum": (40, 400),
     "soft_tissue": (40, 400),
+    "stroke": (40, 40),
+    "subdural": (75, 215),
+    "temporal_bone": (600, 2800),
 }
 """Usual windows for CT in HU: name → (centre, width)."""
+
+TRIPLES: dict[str, tuple[tuple[float, float], ...]] = {"medgemma": ((0, 2048), (40, 350), (40, 80))}
+"""Windows for red, green and blue, in HU, from exactly black to exactly white: name → (centre, width) of each.
+
+MedGemma 1.5 was trained with -1024 to 1024, -135 to 215 and 0 to 80 HU (its model card, "CT windowing").
+"""
 
 _ABDOMEN: Final = (
     "ABDOMEN ABDOMENPELVIS ADRENAL BLADDER COLON GALLBLADDER KIDNEY PANCREAS PELVIS PROSTATE SPLEEN UTERUS"
@@ -152,12 +161,3 @@ def grey_levels(voi: VoiLut, *, inverted: bool) -> tuple[tuple[float, int], ...]
     greys = to_grey(values, np.ones(len(values), dtype=np.bool_), voi, inverted=inverted)
     changes = np.flatnonzero(np.diff(greys, prepend=greys[0].astype(np.int16) - 1))
     return tuple((float(values[at]), int(greys[at])) for at in changes)
-
-
-def parse_window(text: str) -> tuple[float, float] | str | None:
-    """The option `window`: "40,400" → (centre, width); a word → lower case; None for "" and invalid numbers."""
-    try:
-        centre, width = (float(part) for part in text.split(","))
-    except ValueError:
-        return text.strip().lower() or None
-    return (centre, width) if math.isfinite(centre) and math.isfinite(width) and width > 0 else None

@@ -64,9 +64,10 @@ def north(placement: Placement, size: tuple[int, int], turned: Orientation = UPR
     return float(angles[0]) if turns.max() <= _LARGEST_TURN else None
 
 
-def format_length(metres: float) -> str:
-    """A length to 3 significant digits in km, m, mm or µm."""
-    for unit, size, least in (("km", 1e3, 1.0), ("m", 1.0, 0.1), ("mm", 1e-3, 0.1)):
+def format_length(metres: float, kind: Kind = "map") -> str:
+    """A length to 3 significant digits in km, m, mm or µm; in mm or µm where it is not of a map."""
+    units = (("km", 1e3, 1.0), ("m", 1.0, 0.1), ("mm", 1e-3, 0.1))
+    for unit, size, least in units if kind == "map" else units[2:]:
         if metres >= size * least:
             return f"{_three_digits(metres / size)} {unit}"
     return f"{_three_digits(metres / 1e-6)} µm"
@@ -85,6 +86,11 @@ def format_area(m2: float, pixels: float, kind: Kind = "map", *, exact: bool = F
     if m2 <= 0:
         return f"0 {small_unit}" if exact else "0"
     return f"{m2 / small:.4g} {small_unit}" if exact else f"{_three_digits(m2 / small)} {small_unit}"
+
+
+def format_volume(ml: float) -> str:
+    """A volume in ml, with one decimal from 10 ml and three significant digits below."""
+    return f"{ml:,.1f} ml" if ml >= 10 else f"{ml:.3g} ml"
 
 
 def format_share(share: float) -> str:

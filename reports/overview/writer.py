@@ -11,12 +11,13 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from ...model.finding import Finding
 from ...readers import geodesy
 from ...readers.files import atomic_path
+from ...readers.image import Kind
 from ...readers.orientation import UPRIGHT, Orientation
-from ..measures import area_share, crs_name, label_areas, total_area
+from ..measures import LabelArea, area_share, crs_name, label_areas, total_area
 from ..palette import Palette, rgb
 from ..writer import DISCLAIMER, NOT_RUN, ImageRecord, Record, image_file, write_per_image
 from .painting import NODATA, SKIPPED, UNREADABLE, Canvas, draw_base, draw_findings, hatched, on_montage
-from .scale_bar import ScaleBar, format_area, format_length, format_share, north
+from .scale_bar import ScaleBar, format_area, format_length, format_share, format_volume, north
 from .text import Colour, draw_text, text_width, to_font_characters, wrap
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
@@ -174,7 +175,7 @@ def _panel(
         panel.heading(f"{count}, share of the analysed area")
     areas = label_areas(record, image)
     for of in areas[:_LABELS]:
-        size = format_area(of.m2, of.pixels, kind) if of.findings else "none"
+        size = _label_size(of, kind) if of.findings else "none"
         share = format_share(of.share) if of.findings else ""
         panel.row(_swatch(rgb(palette[of.label])), of.label or "(no label)", size, share)
     if len(areas) > _LABELS:
@@ -241,6 +242,10 @@ def _properties(record: Record, image: ImageRecord) -> list[tuple[str, str]]:
     return rows + [(name, value) for name, value in image.analysis.items() if record.assessed or name not in of_model]
 
 
+def _label_size(of: LabelArea, kind: Kind) -> str:
+    return format_area(of.m2, of.pixels, kind) if math.isnan(of.ml) else format_volume(of.ml)
+
+
 def _format_size(x: float, y: float) -> str:
     first, second = format_length(x), format_length(y)
     return first if first == second else f"{first} × {second}"
@@ -259,7 +264,7 @@ def _footer(
     else:
         right = left + bar.pixels
         pen.line((left, base - 10, left, base, right, base, right, base - 10), INK, 3)
-        draw_text(pen, ((left + right) / 2, base - 10), format_length(bar.metres), INK, 22, "ms")
+        draw_text(pen, ((left + right) / 2, base - 10), format_length(bar.metres, image.info.kind), INK, 22, "ms")
     turn = north(placement, size, turned)
     if turn is not None:
         _arrow(pen, (left + canvas.size[0] - 34, top + 40), turn)

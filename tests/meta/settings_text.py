@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PYTHON = {
     **dict.fromkeys(("microns_per_pixel", "metres_per_pixel"), "float | tuple[float, float] | str"),
+    "reference": "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
     "stretch": "str | tuple[float, float]",
     "reader_options": "Mapping[str, str | float | Sequence[str | float]]",
     "model_options": "Mapping[str, str | float | Sequence[str | float]]",

@@ -14,7 +14,7 @@ ERRORS = {
     "ModelError",
     "StoreError",
     "OutputError",
-    "OutsideAreaError",
+    "NothingChosenError",
     "wrap_errors",
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 from limner.model.checkpoints.cards import find_card
-from limner.model.domain import Domain, compare_domain, image_properties
+from limner.model.domain import Domain, compare_domain, image_properties, whole_tiles
 from limner.model.vlm.fourkhd.checkpoint import FourKhdFiles
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo, Kind
@@ -106,3 +106,16 @@ def test_the_domain_of_training_images_is_what_all_of_them_state() -> None:
     )
     assert Domain.of_images([*films, image("map", unit="px")]) == (), "a picture of unknown kind may be anything"
     assert image_properties(image("map", unit="px")) == {}
+
+
+@pytest.mark.parametrize(
+    ("info", "tiles"),
+    [
+        (image("study", modality="CR", body_part="CHEST"), 1),
+        (image("study", modality="DX"), 1),
+        (image("study", modality="CT", body_part="CHEST"), 0),
+        (image("map", sensor="sentinel-2-l2a"), 0),
+    ],
+)
+def test_a_model_made_with_whole_images_shows_such_images_whole(info: ImageInfo, tiles: int) -> None:
+    assert whole_tiles(SMALL, info) == tiles

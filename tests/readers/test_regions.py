@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from limner.readers.errors import RequestError
-from limner.readers.regions import Grid, Region, Span, cut_axis, cut_regions, snap_scale, tiles_per_region
+from limner.readers.regions import Grid, Region, Span, cut_axis, cut_regions, snap_scale, tiles_per_region, whole_scale
 
 plain = settings(deadline=None, derandomize=True, max_examples=300)
 
@@ -281,3 +281,30 @@ def test_the_number_of_regions_is_limited(size: tuple[int, int], overlap: int) -
 def test_an_empty_grid_is_refused(size: tuple[int, int], scale: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="positive"):
         Grid("image", size, scale)
+
+
+@pytest.mark.slow
+@plain
+@given(
+    st.integers(1, 9000),
+    st.integers(1, 9000),
+    st.floats(0.2, 5.0),
+    st.integers(1, 65),
+    st.sampled_from([(32, 0), (336, 0), (256, 32)]),
+)
+@example(512, 512, 1.0, 1, (336, 0))
+@example(1841, 1955, 1.0, 25, (32, 0))
+def test_a_whole_image_is_one_region_at_the_finest_scale_that_fits(
+    width: int, height: int, aspect: float, hd_num: int, cut: tuple[int, int]
+) -> None:
+    tile, halo = cut
+    scale = whole_scale((width, height), (1.0, aspect), tile=tile, halo=halo, hd_num=hd_num)
+    assert min(scale[0], scale[1] * aspect) >= min(1.0, aspect) * (1 - 1e-12)
+    assert scale[0] == pytest.approx(scale[1] * aspect)
+    grid = Grid("a", (width, height), scale)
+    (region,) = cut_regions(grid, tile=tile, halo=halo, hd_num=hd_num)
+    assert region.tiles[0] * region.tiles[1] <= hd_num
+    if scale[0] > min(1.0, aspect) * 1.05:
+        finer = Grid("a", (width, height), (scale[0] * 0.98, scale[1] * 0.98))
+        cols, rows = ((1 if side <= tile else ceil(side / (tile - 2 * halo))) for side in finer.shape)
+        assert cols * rows > hd_num or finer.shape == grid.shape

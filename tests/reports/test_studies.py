@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from limner.model.finding import Finding
-from limner.readers.geometry import Placement
+from limner.readers.dicom.metadata import SPLIT_ATTRIBUTES
+from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo, Plane
 from limner.reports.columns import FINDINGS, FindingsCsv
-from limner.reports.studies import SERIES, STUDIES, StudiesCsv
-from limner.reports.writer import ImageRecord, Record
+from limner.reports.studies import SERIES, SLICE_VALUES, SLICES, STUDIES, StudiesCsv
+from limner.reports.writer import ImageRecord, Record, UnanalysedRegion
 from shapely.geometry import box
 
 OF_STUDIES = [column.name for column in FINDINGS if column.kinds == ("study",)]
@@ -236,3 +237,52 @@ def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
         write(tmp_path / name, (stack(), [Finding("m", box(1, 1, 2, 2), "box")]))
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def slices_of(tmp_path: Path, image: ImageRecord, **changes: object) -> list[dict[str, str]]:
+    run = replace(Record((image,), (), {"name": "m", "version": "1"}, (), "0.1"), **changes)  # type: ignore[arg-type]
+    paths = StudiesCsv().write(run, tmp_path)
+    assert [path.name for path in paths] == ["studies.csv", "series.csv", "slices.csv"]
+    with paths[-1].open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_slices_have_their_place_values_outcome_and_findings(tmp_path: Path) -> None:
+    info = stack(split_by="echo time", split_value="30 ms")
+    planes = [replace(one, values=(("echo time", 30.0), ("b-value", 800.5 + k))) for k, one in enumerate(info.planes)]
+    planes[4] = replace(planes[4], placement=Placement.pixels(), position_mm=None, values=())
+    left = (
+        UnanalysedRegion(Box(0, 0, 10, 6), "skipped", "not chosen with --slices", 1),
+        UnanalysedRegion(Box(0, 0, 4, 6), "skipped", "no valid pixels", 2),
+        UnanalysedRegion(Box(0, 0, 4, 6), "skipped", "no valid pixels", 3),
+        UnanalysedRegion(Box(4, 0, 10, 6), "unreadable", "damaged", 3),
+    )
+    found = [Finding("a", box(1, 1, 2, 2), "box", plane=plane) for plane in (0, 0, 2)]
+    image = ImageRecord(replace(info, planes=tuple(planes)), lambda: found, lambda: None, (), unanalysed=left)
+    rows = slices_of(tmp_path, image)
+    assert list(rows[0]) == [column.name for column in SLICES]
+    assert [row["slice"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert [row["instance_number"] for row in rows] == ["40", "39", "38", "37", "36"]
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("analysed", ""),
+        ("skipped", "not chosen with --slices"),
+        ("partial", "no valid pixels"),
+        ("unreadable", "damaged; no valid pixels"),
+        ("analysed", ""),
+    ]
+    assert [row["n_findings"] for row in rows] == ["2", "0", "1", "0", "0"]
+    assert [row["b_value_s_mm2"] for row in rows] == ["800.5", "801.5", "802.5", "803.5", ""]
+    corner = ("100.250", "200.500", "6.000")  # half a pixel of 0.5 × 1 mm from the first corner
+    assert tuple(rows[3][f"corner_lps_{axis}_mm"] for axis in "xyz") == corner
+    assert (rows[4]["corner_lps_x_mm"], rows[4]["slice_position_mm"], rows[4]["echo_time_ms"]) == ("", "", "")
+    assert {(row["split_by"], row["split_value"]) for row in rows} == {("echo time", "30 ms")}
+    without = slices_of(tmp_path, image, assessed=False)
+    assert {row["n_findings"] for row in without} == {""}
+
+
+def test_every_number_that_splits_stacks_has_a_column_with_its_unit() -> None:
+    digests = {"stack", "image type"}
+    assert list(SLICE_VALUES) == [name for name in SPLIT_ATTRIBUTES if name not in digests]
+    assert {name: unit for name, (_, unit, _) in SLICE_VALUES.items()} == {
+        name: unit for name, unit in SPLIT_ATTRIBUTES.items() if name not in digests
+    }

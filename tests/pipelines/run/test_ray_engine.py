@@ -192,6 +192,7 @@ def test_a_cluster_without_gpus_is_refused(settings: Callable[..., Settings], ra
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_starts")
 def test_ray_starts_on_this_machine(settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef0123")
     handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger().level

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -138,12 +139,12 @@ def test_structures_are_measured_in_the_patient(tmp_path: Path, making: ModuleTy
         half = (np.abs(column) + np.abs(row_) + np.abs(step)) / 2
         assert all(float(row[f"{a}0_mm"]) <= places[:, at].min() - 0.99 * half[at] + 1e-3 for at, a in enumerate("xyz"))
         assert all(float(row[f"{a}1_mm"]) >= places[:, at].max() + 0.99 * half[at] - 1e-3 for at, a in enumerate("xyz"))
-    areas = dict.fromkeys(("bright", "brighter"), 0.0)
+    areas = defaultdict[str, float](float)
     for finding in rows(tmp_path / "out" / "findings.csv"):
         areas[finding["label"]] += float(finding["area_px"])
         assert finding["sop_uid"]
         assert finding["slice_position_mm"]
-    assert list(areas.values()) == [np.count_nonzero(truth == number) for number in (1, 2)]
+    assert areas == {label: np.count_nonzero(truth == number) for number, label in enumerate(Threshold.labels, 1)}
 
 
 def test_a_label_map_is_written_as_nifti(tmp_path: Path, making: ModuleType) -> None:
@@ -245,9 +246,12 @@ def test_colour_pictures_and_maps_are_no_volumes(tmp_path: Path, make_scene: Any
         run(make_scene(tmp_path / "scene.tif"), tmp_path / "out")
 
 
-def test_a_resolution_is_refused(tmp_path: Path, making: ModuleType) -> None:
+@pytest.mark.parametrize("asked", [{"resolution": "native"}, {"whole": True}, {"slices": "2-4"}])
+def test_a_resolution_a_whole_view_and_a_choice_of_slices_are_refused(
+    tmp_path: Path, making: ModuleType, asked: dict[str, Any]
+) -> None:
     with pytest.raises(RequestError, match="must not be given for a model of volumes"):
-        run(making.save_all(making.slices(6, **WIDE), tmp_path / "ct"), tmp_path / "out", resolution="native")
+        run(making.save_all(making.slices(6, **WIDE), tmp_path / "ct"), tmp_path / "out", **asked)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, making: ModuleType) -> None:
@@ -259,6 +263,33 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, making: Mo
     run(folder, tmp_path / "cut")
     for name in ("structures.csv", "findings.csv", "summary.csv"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_reference_is_compared_and_leaves_no_trace(tmp_path: Path, making: ModuleType, limner: Any) -> None:
+    folder = making.save_all(making.slices(6, **WIDE), tmp_path / "ct")
+    run(folder, tmp_path / "out")
+    (made,) = (tmp_path / "out").glob("labels-*.nii.gz")
+    mask: Any = nibabel.load(made)
+    labels = np.asarray(mask.dataobj).copy()
+    labels[:, :, 3] = 0
+    (tmp_path / "DOE^JANE").mkdir()
+    nibabel.save(nibabel.Nifti1Image(labels, mask.affine), tmp_path / "DOE^JANE" / "mask.nii.gz")
+    reference = str(tmp_path / "DOE^JANE" / "mask.nii.gz")
+    run(folder, tmp_path / "compared", reference=[reference])
+    found = rows(tmp_path / "compared" / "reference.csv")
+    truth = np.asarray(mask.dataobj)
+    for number, row in enumerate(found, 1):
+        both = np.count_nonzero((truth == number) & (labels == number))
+        share = 2 * both / (np.count_nonzero(truth == number) + np.count_nonzero(labels == number))
+        assert float(row["dice"]) == pytest.approx(share, abs=1e-6)
+    traces = [path for path in (tmp_path / "compared").rglob("*") if path.is_file() and path.name != "sources.json"]
+    assert not [path.name for path in traces if b"DOE^JANE" in path.read_bytes()]
+    run(folder, tmp_path / "compared")  # the same run, whatever it was compared with
+    output = limner("report", tmp_path / "out", "--reports", "structures-csv", "--reference", reference)
+    assert output.code == 0, output.err
+    assert rows(tmp_path / "out" / "reference.csv")[0]["dice"] == found[0]["dice"]
+    with pytest.raises(RequestError, match="must be a readable NIfTI"):
+        run(folder, tmp_path / "third", reference=[str(tmp_path / "none.nii")])
 
 
 @pytest.mark.parametrize("writer", [StructuresCsv(), Nifti()])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.model.annotator import InputSpec
+from limner.pipelines.api import plan
 from limner.pipelines.config import Settings
 from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
@@ -328,3 +329,135 @@ def test_an_image_that_is_all_padding_is_noted(tmp_path: Path, making: ModuleTyp
     data.PixelData = np.full((8, 6), -5, dtype=np.int16).tobytes()
     (info,) = scan_with(DicomReader(), str(making.save(data, tmp_path / "ct.dcm")), {})
     assert with_visibility_note(info).notes[-1] == "it has no valid pixels: all are padding"
+
+
+def test_slices_that_are_not_chosen_are_skipped_regions(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder, out = making.save_all(making.slices(7, **WIDE), tmp_path / "ct"), tmp_path / "out"
+    output = limner("run", folder, "--model", per_tile, "--slices", "every:3,at:32.6mm", "--out", out)
+    assert output.code == 0, output.err
+    assert [row["slice"] for row in rows(out / "findings.csv")] == ["1", "2", "4", "7"]
+    areas = {(row["item"], row["reason"]): row["regions"] for row in rows(out / "areas.csv") if row["entry"] == "area"}
+    assert areas == {("analysed", ""): "4", ("skipped", "not chosen with --slices"): "3"}
+    (summary,) = rows(out / "summary.csv")
+    assert summary["status"] == "complete"
+
+
+def test_a_stack_without_a_chosen_slice_is_skipped_beside_one_that_has_one(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(7, **WIDE), tmp_path / "ct")
+    scout = making.image(making.ramp(), number=90, SeriesInstanceUID=making.uid(9), **WIDE)
+    making.save(scout, folder / "scout.dcm")
+    words = ("run", folder, "--model", per_tile, "--out", tmp_path / "out", "--slices")
+    output = limner(*words, "5-6")
+    assert output.code == 0, output.err
+    files = [row for row in rows(tmp_path / "out" / "files.csv") if row["status"] == "skipped"]
+    assert len(files) == 1
+    assert "--slices 5-6 chooses" in files[0]["reason"]
+    refused = limner(*words, "30")
+    assert refused.code == 2
+    assert "7 slices at 30 to 45 mm" in refused.err
+
+
+def test_slices_are_chosen_of_studies_only(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+    words = ("--sensor", "sentinel-2-l1c", "--slices", 1, "--out", tmp_path / "out")
+    refused = limner("run", scene, "--model", card, *words)
+    assert refused.code == 2
+    assert "must be a study" in refused.err
+
+
+@pytest.mark.parametrize("words", [(), ("--whole",)])
+def test_whole_shows_a_picture_without_a_pixel_size_in_one_view(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, words: tuple[str, ...]
+) -> None:
+    """`per_tile` has tiles of 16 px."""
+    path = making.save(making.image(making.ramp(40, 50), sop_class=making.CR), tmp_path / "cr.dcm")
+    out = tmp_path / "out"
+    assert limner("run", path, "--model", per_tile, "--hd-num", 4, *words, "--out", out).code == 0
+    (image,) = read_record(out).images
+    regions = sum(area.regions for area in image.areas)
+    assert (regions, image.scale) == ((1, (50 / 32, 50 / 32)) if words else (4, (1.0, 1.0)))
+    assert {row["sop_uid"] for row in rows(out / "findings.csv")} == {image.info.planes[0].name}
+    assert max(float(row["x1_px"]) for row in rows(out / "findings.csv")) == 50
+
+
+@pytest.mark.parametrize(
+    ("settings", "regions", "tiles"),
+    [({}, 1, (1, 1)), ({"resolution": "native"}, 4, (5, 5)), ({"whole": True}, 1, (4, 6))],
+)
+def test_a_model_made_with_whole_films_sees_a_film_whole(
+    tmp_path: Path, making: ModuleType, settings: dict[str, Any], regions: int, tiles: tuple[int, int]
+) -> None:
+    film = making.image(making.ramp(300, 200), sop_class=making.CR, BodyPartExamined="CHEST", WindowCenter=15000)
+    path = making.save(film, tmp_path / "cr.dcm")
+    asked: dict[str, Any] = {"model": "4khd:small", "labels": ["opacity", "no opacity"], "answer": "classify"}
+    (image,) = plan(path, **asked, **settings).images
+    assert len(image.regions) == regions
+    assert image.largest_region.tiles == tiles
+    assert any("shown whole" in note for note in image.info.notes) == (not settings)
+
+
+def test_a_model_and_the_overview_see_three_windows_in_colour(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    hu = {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "HU"}
+    folder, out = making.save_all(making.slices(3, **hu), tmp_path / "ct"), tmp_path / "out"
+    asked = ("--reader-options", "window=500/4000,2000/400,400/900")
+    output = limner("run", folder, "--model", per_tile, *asked, "--out", out)
+    assert output.code == 0, output.err
+    (series,) = rows(out / "series.csv")
+    assert series["window_used"].startswith("red 500/4000 LINEAR (option window); green 2000/400")
+    (image,) = read_record(out).images
+    overview = image.overview()
+    assert overview is not None
+    red, green, blue = (overview.pixels[..., colour][overview.valid] for colour in range(3))
+    assert (red != green).any()
+    assert (green != blue).any()
+
+
+def test_a_window_makes_colour_pictures_fail_and_not_the_study(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(3, **WIDE), tmp_path / "ct")
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    screen = making.image(np.zeros((8, 6, 3), np.uint8), sop_class=making.SC, number=77, **tags)
+    making.save(screen, folder / "screen.dcm")
+    asked = ("--reader-options", "window=4000/10000", "--out", tmp_path / "out")
+    assert limner("run", folder, "--model", per_tile, *asked).code == 1
+    (failed,) = [row for row in rows(tmp_path / "out" / "files.csv") if row["status"] == "failed"]
+    assert "must be grey to be shown in a window (found: colours, window 4000/10000)" in failed["reason"]
+    assert len(rows(tmp_path / "out" / "findings.csv")) == 3
+
+
+def test_slices_csv_tells_the_stacks_of_a_series_apart_in_order(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    """Three b-values at four places, in another order of instances; a second of the clock between two files."""
+    images = []
+    for at, b in enumerate((1000.0, 0.0, 500.0)):
+        for k, one in enumerate(making.slices(4, **WIDE)):
+            number = 4 * at + k + 1
+            one.SOPInstanceUID, one.InstanceNumber = making.uid(1000 + number), number
+            one.SOPClassUID, one.Modality, one.DiffusionBValue = making.MR, "MR", b
+            one.AcquisitionDate, one.AcquisitionTime = "20200101", f"1030{number:02}.5"
+            one.PatientComments = "a text"
+            images.append(one)
+    out = tmp_path / "out"
+    output = limner("run", making.save_all(images, tmp_path / "mr"), "--model", per_tile, "--slices", 2, "--out", out)
+    assert output.code == 0, output.err
+    found = rows(out / "slices.csv")
+    expected = [(f"study1-mr{n}", b, f"{b} s/mm²") for n, b in enumerate(("0", "500", "1000"), 1) for _ in range(4)]
+    assert [(row["image"], row["b_value_s_mm2"], row["split_value"]) for row in found] == expected
+    assert {row["split_by"] for row in found} == {"b-value"}
+    assert [float(row["acquisition_time_s"]) for row in found] == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3]
+    assert [row["status"] for row in found] == ["skipped", "analysed", "skipped", "skipped"] * 3
+    assert [row["n_findings"] for row in found] == ["0", "1", "0", "0"] * 3
+    assert {row["path"] for row in found} == {row["path"] for row in rows(out / "files.csv")}
+    sops = {row["slice"]: row["sop_uid"] for row in found if row["image"] == "study1-mr1"}
+    assert next(row["sop_uid"] for row in rows(out / "findings.csv")) == sops["2"]
+    text = (out / "slices.csv").read_text()
+    assert "20200101" not in text
+    assert "1030" not in text
+    assert making.ROOT not in text

@@ -11,10 +11,12 @@ from typing import Literal
 
 import pytest
 from limner.model.finding import Finding
+from limner.pipelines.run.redaction import Redactor
 from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 from limner.readers.image import ImageInfo
+from limner.readers.pseudonyms import NameOptions, Pseudonyms
 from limner.reports.studies import StudiesCsv
 from limner.reports.writer import ImageRecord, Record
 from pydantic import TypeAdapter
@@ -122,7 +124,8 @@ def everything_told(folder: Path, out: Path, identities: Literal["hide", "show"]
             except LimnerError as error:
                 told.append(str(error))
         told += [str(warning.message) for warning in warned]
-    records = tuple(_record(info) for info in infos)
+    redactor = Redactor(Pseudonyms.of(NameOptions(names="hide")) if identities == "hide" else None)
+    records = tuple(_record(redactor.info(info)) for info in infos)  # as in the manifest of a run
     (out / identities).mkdir(parents=True)
     StudiesCsv().write(Record(records, (), {"name": "m", "version": "1"}, ("seen",), "0"), out / identities)
     told += [path.read_text(encoding="utf-8") for path in sorted((out / identities).iterdir())]
