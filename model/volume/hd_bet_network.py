@@ -8,7 +8,11 @@ few channels at a time, and convolution on a slab of planes at a time. Tensors t
 as a skip connection with what stands beside it, are never copied into one: `Parts` are their list.
 """
 
+# torch's types do not cover what is used here:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -49,13 +53,14 @@ class HdBetNetwork(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
         held: list[torch.Tensor] = []
-        first, before = self.init_conv, x
+        first: nn.Conv3d = self.init_conv
+        before = x
         for level in range(1, _LEVELS + 2):
             x = _empty(before, first.out_channels, first.stride[0])
             convolve([before], first, [x])
             self.get_submodule(f"context{level}")(x)
             if level <= _LEVELS:
-                down = self.get_submodule(f"down{level}")
+                down = cast("_Down", self.get_submodule(f"down{level}"))
                 normalise([x], down.bn, _INNER)
                 held.append(x)
                 first, before = down.downsample, x

@@ -1,6 +1,6 @@
 """The method of HD-BET with a small network of random weights: resizing, the network, folds, and the way back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 MakeVolume = Callable[..., Volume]
+
+
+def zoom(values: npt.NDArray[Any], factors: Sequence[float], **options: Any) -> npt.NDArray[np.float32]:
+    return np.asarray(ndimage.zoom(values, factors, **options), dtype=np.float32)
 
 
 def make_network(seed: int) -> HdBetNetwork:
@@ -75,7 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def voxels() -> npt.NDArray[np.float32]:
     """Smooth random values (slices, rows, columns)."""
     noise = np.random.default_rng(0).random((5, 6, 7))
-    return ndimage.zoom(noise, (6, 8, 7), order=1).astype(np.float32)
+    return zoom(noise, (6, 8, 7), order=1)
 
 
 @pytest.mark.slow
@@ -93,7 +97,7 @@ def test_little_memory_gives_the_same_probabilities(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("length", "count"), [(40, 17), (17, 40), (20, 20), (3, 4)])
 def test_the_weights_of_splines_are_those_of_scikit_image(length: int, count: int) -> None:
     values = np.random.default_rng(0).random((length, 2)).astype(np.float32)
-    expected = ndimage.zoom(values, (count / length, 1), order=3, mode="nearest", grid_mode=True)
+    expected = zoom(values, (count / length, 1), order=3, mode="nearest", grid_mode=True)
     np.testing.assert_allclose(spline_weights(length, count) @ values, expected, atol=1e-5)
 
 
@@ -103,7 +107,7 @@ def test_volumes_are_resized_slice_by_slice(make_volume: MakeVolume, voxels: npt
     shape = (40, 22, 49)
     assert voxels.shape == (30, 48, 49)
     factors = [new / old for new, old in zip(shape, voxels.shape, strict=True)]
-    expected = ndimage.zoom(voxels, factors, order=3, mode="nearest", grid_mode=True)
+    expected = zoom(voxels, factors, order=3, mode="nearest", grid_mode=True)
     found = resize(volume, 1.5)
     np.testing.assert_allclose(found, expected.clip(voxels.min(), voxels.max()), atol=2e-5)
     voxels = voxels.copy()
