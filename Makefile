@@ -77,6 +77,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/nnunet_parity.py # says so where nnunetv2 is not installed
+	cd .venv-test && bin/python ../tests/bench/volume_memory.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland

@@ -1,7 +1,7 @@
 """Model cards: a model's weights, input, classes, licence and limitations, in YAML.
 
 A card of the annotator `segment` describes a segmentation network (`ModelCard`), one of the annotator `volume` a method
-that labels the voxels of a stack (`VolumeCard`).
+that labels the voxels of a stack (`VolumeCard`), or a user's network that does so in patches (`PatchCard`).
 """
 
 import hashlib
@@ -236,7 +236,84 @@ class VolumeCard(Card):
         return {one.name: (one,) for one in self.files}
 
 
-AnyCard = ModelCard | VolumeCard
+class CardIntensity(CardPart):
+    """A step from the values of a stack to those of a network."""
+
+    kind: Literal["window", "z-score", "percentiles"]
+    """From `low` to `high`; less the mean, by the deviation; from the percentile `low` to the percentile `high`."""
+    low: float = 0.5
+    high: float = 99.5
+    to: tuple[float, float] = (0.0, 1.0)
+    """What `low` and `high` become."""
+    clip: bool = True
+    """Whether values outside become those of the ends."""
+    mean: float | None = None
+    std: Annotated[float, Field(gt=0)] | None = None
+    """Of a z-score; those of the stack by default."""
+    nonzero: bool = False
+    """Whether a z-score is of the voxels only that are not 0, and leaves the others."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.low >= self.high or self.to[0] >= self.to[1]:
+            msg = "low must be below high, and the first of to below the second"
+            raise ValueError(msg)
+        if self.kind == "percentiles" and not 0 <= self.low < self.high <= 100:
+            msg = "percentiles must lie from 0 to 100"
+            raise ValueError(msg)
+        if self.kind == "window" and not {"low", "high"} <= self.model_fields_set:
+            msg = "a window must state low and high"
+            raise ValueError(msg)
+        return self
+
+
+class PatchCard(Card):
+    """A card of the annotator `volume`: a network of any origin that labels a stack in patches."""
+
+    annotator: Literal["volume"]  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    domain: tuple[Domain, ...] = ()
+    """The studies that the network was made for; empty where that is not known."""
+    format: Literal["onnx", "torchscript"]
+    files: Annotated[tuple[CardFile, ...], Field(min_length=1, max_length=1)]
+    """The network."""
+    orientation: Annotated[str, Field(pattern="^[LRAPSI]{3}$")]
+    """Directions of the network's axes, depth first: "SAR" for z, y, x of a NIfTI file in "RAS"."""
+    spacing: tuple[Annotated[float, Field(gt=0)] | None, ...]
+    """Of these axes, in mm; null for that of the stack."""
+    intensity: tuple[CardIntensity, ...] = ()
+    fill: float = 0.0
+    """The value of voxels that are not valid, in the stack's own."""
+    patch: tuple[Annotated[int, Field(ge=1, le=1024)], ...]
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Of neighbouring patches, as a share of a patch."""
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    """How much the voxels of a patch count where patches overlap."""
+    layout: Literal["NCDHW", "NDHWC"] = "NCDHW"
+    output: Literal["logits", "probabilities", "sigmoid"]
+    """Of the network: "sigmoid" stands for logits of independent classes, of which later ones count first."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The least probability of an independent class."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        msg = self._faults()
+        if len(self.spacing) != 3 or len(self.patch) != 3:
+            msg = msg or "spacing and patch must have three values"
+        if {*self.orientation} not in [{a, b, c} for a in "LR" for b in "AP" for c in "SI"]:
+            msg = msg or "orientation must have one each of L or R, A or P, S or I"
+        if msg:
+            raise ValueError(msg)
+        return self
+
+    sources: ClassVar[Any] = {"files": {"__all__": {"weights"}}}
+
+    @property
+    def weight_files(self) -> Mapping[str, tuple[CardFile, ...]]:
+        """Name of a file → that file."""
+        return {one.name: (one,) for one in self.files}
+
+
+AnyCard = ModelCard | VolumeCard | PatchCard
 
 
 def _shares(one: CardTiling) -> tuple[float, float]:
@@ -283,7 +360,7 @@ def find_any_card(name_or_path: str) -> AnyCard:
         remedy = f"Check the path, or name a shipped card: {known}"
         raise ModelError(f"card {name_or_path}", "must be a readable text file", remedy=remedy)
     card = _validate(read_yaml(path, f"card {name_or_path}"))
-    if isinstance(card, VolumeCard):
+    if not isinstance(card, ModelCard):
         return card.model_copy(update={"files": tuple(_in_folder(one, path) for one in card.files)})
     variants = [
         _in_folder(variant, path).model_copy(
@@ -318,14 +395,14 @@ def read_volume_card(text: str, *, subject: str) -> VolumeCard:
     return _require(_validate(parse_yaml(text, subject)), VolumeCard, subject)
 
 
-Kind = TypeVar("Kind", ModelCard, VolumeCard)
+Kind = TypeVar("Kind", ModelCard, VolumeCard, PatchCard)
 
 
 def _require(card: AnyCard, kind: type[Kind], subject: str) -> Kind:
     if not isinstance(card, kind):
-        kind = "volume" if kind is VolumeCard else "segment"
+        needed = "segment" if kind is ModelCard else "volume"
         remedy = f"Name it with its own annotator: --model {card.annotator}:{card.name}"
-        raise ModelError(subject, f"must be a card of the annotator {kind}", value=card.annotator, remedy=remedy)
+        raise ModelError(subject, f"must be a card of the annotator {needed}", value=card.annotator, remedy=remedy)
     return card
 
 
@@ -334,6 +411,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "companions": Companion,
     "domain": Domain,
     "files": CardFile,
+    "intensity": CardIntensity,
     "measured": CardMeasurement,
     "resolution": PixelSize,
     "tiling": CardTiling,
@@ -342,7 +420,9 @@ _PARTS: Mapping[str, type[BaseModel]] = {
 
 
 def _validate(content: UntrustedDict) -> AnyCard:
-    kind = VolumeCard if content.get("annotator") == "volume" else ModelCard
+    kind = ModelCard
+    if content.get("annotator") == "volume":
+        kind = PatchCard if "patch" in content else VolumeCard
     try:
         return kind.model_validate(content)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from ...readers.options import invalid_option
-from ..checkpoints.cards import shipped_cards
+from ..checkpoints.cards import PatchCard, find_any_card, shipped_cards
 from ..options import NetworkOptions
 from .folders import find_volume_folder
 from .options import FolderOptions, VolumeOptions
@@ -16,6 +16,11 @@ def find_model(options: VolumeOptions) -> "VolumeModel":
     """The model that a checkpoint names. Raises `ModelError`; `RequestError` for options that it does not take."""
     name = options.checkpoint
     if name in shipped_cards() or name.endswith((".yaml", ".yml")):
+        card = find_any_card(name)
+        if isinstance(card, PatchCard):
+            from .patch_model import PatchModel
+
+            return PatchModel(card, options)
         from .cards import find_volume_model
 
         for option in sorted(set(FolderOptions.model_fields) - _OF_CARDS):

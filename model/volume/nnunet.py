@@ -12,9 +12,7 @@ and each fold's logits of as many rows as a patch has, in float16 as nnU-Net's o
 
 import hashlib
 import math
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import Final
@@ -30,6 +28,7 @@ from ..checkpoints.memory import memory_errors
 from ..checkpoints.untrusted import wrap_errors
 from ..checkpoints.weights import sha256_of
 from ..domain import Domain
+from .answers import CHUNK, Decision, label_rows, over_half
 from .intensity import Normaliser, hold
 from .nnunet_checkpoint import Checkpoint, check_shapes, read_checkpoint
 from .nnunet_plans import DATASET, PLANS, NnUNetConfig
@@ -44,8 +43,6 @@ STEP: Final = 0.5
 """Of a patch, between neighbours: nnU-Net's default."""
 AIR: Final = -1024.0
 """HU of voxels of CT that are not valid."""
-
-_CHUNK: Final = 2**23  # voxels of logits that are resampled at a time
 
 
 class NnUNet:
@@ -150,7 +147,7 @@ class NnUNet:
         logits = 2.0 * len(config.folds) * config.labels.heads * depth * height * width
         band = 8.0 * height * width * (depth * source[0] / sides[0] + 60) + 12.0 * depth * height * width
         running = 4.0 * patch * (7 * config.network.features[0] + 3 * config.labels.heads)
-        back = 30.0 * max(_CHUNK, source[1] * source[2])
+        back = 30.0 * max(CHUNK, source[1] * source[2])
         work = float(patches.count * patch * numbers * 2 ** len(self._mirrored))
         return Cost(
             weights=4.0 * numbers,
@@ -186,7 +183,7 @@ class NnUNet:
     def _label_rows(
         self, voxels: npt.NDArray[np.generic], spacing: tuple[float, float, float]
     ) -> Iterator[npt.NDArray[np.uint8]]:
-        """The labels of each row of the cropped voxels, on the network's axes. Raises `ModelError`, `MemoryError`."""
+        """The labels of each row of the cropped voxels, on the network's axes: see `label_rows`."""
         config = self.config
         source = voxels.shape[0], voxels.shape[1], voxels.shape[2]
         target = new_shape(source, spacing, config.spacing)
@@ -195,40 +192,10 @@ class NnUNet:
         resampler = Resampler(plan, normal.bounds(plan.alone) if plan.clipped else None)
         cache = RowCache(resampler, lambda first, last: torch.from_numpy(normal.rows(first, last)))
         back = Resampler(Resampling.plan(target, source, config.logits, (config.spacing, spacing)))
-        logits = slide(cache.read, target, self._patches(target), self._logits)
-        waiting: deque[torch.Tensor] = deque()
-        first = 0  # of the rows that wait
-        for row in range(source[0]):
-            low, high = back.needs(row, row + 1)
-            while first + len(waiting) < high:
-                with running_errors(config.source), torch.inference_mode():
-                    waiting.append(self._average(next(logits)))
-            for _ in range(low - first):
-                waiting.popleft()
-            first = low
-            yield self._decide(back, torch.stack(tuple(waiting)[: high - low], dim=1), row)
-
-    @torch.inference_mode()
-    def _decide(self, back: Resampler, logits: torch.Tensor, row: int) -> npt.NDArray[np.uint8]:
-        """The labels of a row of the source from the logits (classes, rows, height, width) that it needs."""
-        best = labels = torch.empty(0)
-        regions = self.config.labels.regions
-        height, width = back.target[1:]
-        chunk = max(1, _CHUNK // (height * width))
-        for start in range(0, len(logits), chunk):
-            part = logits[start : start + chunk]
-            scores = part[:, 0] if back.unchanged else back.row(part, row).to(logits.dtype)
-            if regions:
-                labels = labels if len(labels) else torch.zeros((height, width), dtype=torch.uint8)
-                for region, found in zip(regions[start:], scores, strict=False):
-                    labels[torch.sigmoid(found.float()) > 0.5] = region
-                continue
-            highest, which = scores.max(dim=0)
-            which = (which + start).to(torch.uint8)
-            better = highest > best if start else torch.ones_like(which, dtype=torch.bool)
-            labels = torch.where(better, which, labels) if start else which
-            best = torch.where(better, highest, best) if start else highest
-        return labels.numpy()
+        logits = map(self._average, slide(cache.read, target, self._patches(target), self._logits))
+        labels = config.labels
+        decision = Decision(labels.regions or tuple(range(labels.heads)), over_half if labels.regions else None)
+        return label_rows(logits, back, decision, f"checkpoint {config.source}")
 
     def _logits(self, patch: torch.Tensor) -> torch.Tensor:
         """The logits of a patch by each fold in turn, (folds · classes, …), averaged over the mirror images."""
@@ -253,14 +220,6 @@ class NnUNet:
         for other in others:
             first = first + other
         return first / len(self._networks) if others else first
-
-
-@contextmanager
-def running_errors(source: str) -> Generator[None]:
-    """Turn what a network raises on a patch into a `ModelError` about its source, except for `MemoryError`."""
-    remedy = "Check that its files belong together, or name another checkpoint"
-    with wrap_errors(f"checkpoint {source}", "must run on a patch", remedy=remedy, running=True), memory_errors():
-        yield
 
 
 def turn_of(volume: Volume, config: NnUNetConfig) -> Turn:

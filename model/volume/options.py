@@ -28,6 +28,10 @@ class FolderOptions(NetworkOptions):
             "states, or those of the series."
         ),
     )
+    trust: str = Field(
+        default="",
+        description="Of TorchScript, which is a program: the sha256 of the file that you trust to run on this machine.",
+    )
 
 
 class VolumeOptions(CheckpointOptions, FolderOptions):
@@ -35,6 +39,6 @@ class VolumeOptions(CheckpointOptions, FolderOptions):
 
     checkpoint: str = Field(
         min_length=1,
-        description="The name of a card, or a folder of nnU-Net v2.",
+        description="The name or file of a card, or a folder of nnU-Net v2.",
         examples=["--model volume:FOLDER"],
     )

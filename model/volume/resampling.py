@@ -48,8 +48,10 @@ class Resampling:
     target: AxesTriple
     orders: AxesTriple
     """Of each axis."""
-    alone: int | None
+    alone: int | None = None
     """The axis that is resampled by itself, after the others."""
+    steps: tuple[float, float, float] | None = None
+    """Distances of the result's voxels in voxels of the source, where their first ones coincide; None for cells."""
 
     @classmethod
     def plan(
@@ -77,10 +79,19 @@ class Resampler:
     def __init__(self, plan: Resampling, bounds: npt.NDArray[np.float64] | None = None) -> None:
         """Bounds: (2, 1) or (2, n) smallest and largest values, by index along `plan.alone`; needed if clipped."""
         self._plan = plan
-        sides = zip(plan.source, plan.target, plan.orders, strict=True)
-        self._weights = [None if source == target else axis_weights(source, target, o) for source, target, o in sides]
-        self._bilinear = plan.orders[1:] == (1, 1) and plan.alone not in (1, 2) and None not in self._weights[1:]
+        self._weights: list[torch.Tensor | None] = []
+        for axis, (source, target, order) in enumerate(zip(plan.source, plan.target, plan.orders, strict=True)):
+            step = plan.steps[axis] if plan.steps else None
+            same = source == target and step in {None, 1.0}
+            self._weights.append(None if same else axis_weights(source, target, order, step))
+        both = not any(weights is None for weights in self._weights[1:])
+        self._bilinear = plan.orders[1:] == (1, 1) and plan.alone not in (1, 2) and both and plan.steps is None
         self._bounds = None if bounds is None or not plan.clipped else torch.from_numpy(bounds)
+
+    @property
+    def source(self) -> AxesTriple:
+        """The shape of what is resampled."""
+        return self._plan.source
 
     @property
     def target(self) -> AxesTriple:
@@ -90,7 +101,7 @@ class Resampler:
     @property
     def unchanged(self) -> bool:
         """Whether the result is the source."""
-        return self._plan.source == self._plan.target
+        return all(weights is None for weights in self._weights)
 
     def needs(self, first: int, last: int) -> tuple[int, int]:
         """The rows [first, last) of the source that rows [first, last) of the result need."""
@@ -175,11 +186,12 @@ def new_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[f
     return sides[0], sides[1], sides[2]
 
 
-def axis_weights(source: int, target: int, order: int) -> torch.Tensor:
-    """The (target, source) weights, in float64, by which the cells of an axis become others: see the module."""
+def axis_weights(source: int, target: int, order: int, step: float | None = None) -> torch.Tensor:
+    """The (target, source) weights, in float64, by which an axis is resampled: see `Resampling.steps`."""
     from scipy import ndimage
 
-    centres = (np.arange(target) + 0.5) * (source / target) - 0.5
+    cells = (np.arange(target) + 0.5) * (source / target) - 0.5
+    centres = cells if step is None else np.arange(target) * step
     if order <= 1:  # whose map needs no more than the neighbours
         columns = np.arange(source)
         if order == 0:

@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
 from typing import cast, get_args
 
-from ...model.checkpoints.cards import ModelCard, VolumeCard, find_any_card, shipped_cards
+from ...model.checkpoints.cards import ModelCard, PatchCard, VolumeCard, find_any_card, shipped_cards
 from ...model.checkpoints.weights import cache_folder, locate
 from ...model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles
 from ...readers.errors import ModelError, excerpt
@@ -59,7 +59,7 @@ def model_text(name: str) -> str:
         *(("domain", str(part)) for part in card.domain),
         *(("not for", text) for text in card.not_for),
         *(("known error", text) for text in card.known_mistakes),
-        *(_volume_rows(card) if isinstance(card, VolumeCard) else _segment_rows(card)),
+        *(_segment_rows(card) if isinstance(card, ModelCard) else _volume_rows(card)),
     ]
     return f"{visible(card.name)}\n{table(rows)}\n{_options_text(card.annotator)}"
 
@@ -81,11 +81,16 @@ def _segment_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
         yield from (("weights", variant.weights), ("sha256", variant.sha256))
 
 
-def _volume_rows(card: VolumeCard) -> Iterator[tuple[str, str]]:
-    yield "method", card.method
-    yield "extent", f"{card.extent_mm[0]:g} to {card.extent_mm[1]:g} mm along each axis"
-    for one in card.measured:
-        yield "measured", f"{one.what}: {one.value:g} {one.unit}".rstrip()
+def _volume_rows(card: VolumeCard | PatchCard) -> Iterator[tuple[str, str]]:
+    if isinstance(card, PatchCard):
+        spacing = " × ".join("the stack's" if one is None else f"{one:g}" for one in card.spacing)
+        yield "network", f"{card.format}, axes {card.orientation}, voxels of {spacing} mm"
+        yield "patch", f"{' × '.join(map(str, card.patch))} voxels, overlapping by {card.overlap:g}"
+    else:
+        yield "method", card.method
+        yield "extent", f"{card.extent_mm[0]:g} to {card.extent_mm[1]:g} mm along each axis"
+        for one in card.measured:
+            yield "measured", f"{one.what}: {one.value:g} {one.unit}".rstrip()
     for file in card.files:
         yield from ((f"weights {file.name}", file.weights), ("sha256", file.sha256))
 
