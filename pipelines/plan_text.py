@@ -33,7 +33,8 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
     parts += [visible(f"{plural(count, 'file')} skipped: {reason}") for reason, count in sorted(skipped.items())]
     if prepared.annotator is None:
         parts.append(NO_MODEL_CHOSEN)
-    rows = [(_REGIONS, str(known.regions)), ("tiles to analyse", str(known.tiles)), *_memory_rows(known)]
+    parts_of = ("stacks", len(plan.volumes)) if plan.volumes else ("tiles", known.tiles)
+    rows = [(_REGIONS, str(known.regions)), (f"{parts_of[0]} to analyse", str(parts_of[1])), *_memory_rows(known)]
     if known.cost is not None and known.cost.tokens:
         rows.append(("tokens per region", _tokens_text(known.cost)))
     return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
@@ -49,21 +50,19 @@ def time_text(timing: Timing, *, workers: int, cluster: bool = False) -> str:
         place = f"with {plural(workers, 'worker')} like this machine, {total} of all together"
     rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} {place}, {timing.how}")]
     if timing.peak:
-        rows.append(("memory measured", f"{_bytes(timing.peak)} on one tile"))
+        rows.append(("memory measured", f"{_bytes(timing.peak)} on one {timing.unit}"))
     return table(rows)
 
 
 def _plan_rows(image: ImagePlan) -> list[Row]:
-    metres, region = image.analysis_metres, image.largest_region
+    metres = image.analysis_metres
     reduced = max(image.grid.scale)
     own = f"its own pixels{f', reduced {reduced:.3g} times' if reduced > 1 else ''}"
-    count = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
     skipped = Counter((image.skipped or {}).values())
     rows = [
         *[row for row in image_rows(image.info) if row[0] != "note"],
         ("analysed at", own if metres is None else pixel_size_text(metres, image.info.kind)),
-        ("analysed as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),
-        ("regions", f"{count}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.spec.tile} px"),
+        *_analysis_rows(image),
         *([("area of interest", _area_text(image, image.user_area))] if image.user_area is not None else []),
         *([("tissue", image.tissue)] if image.tissue else []),
         *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
@@ -72,6 +71,19 @@ def _plan_rows(image: ImagePlan) -> list[Row]:
         rows.append(("note", "pixels are enlarged, which adds no detail"))
     rows += [("warning", warning) for warning in image.warnings]
     return rows + [("note", note) for note in image.info.notes]
+
+
+def _analysis_rows(image: ImagePlan) -> list[Row]:
+    """What the model gets of an image."""
+    if image.spec.volume is not None:
+        size = " × ".join(f"{one:.4g}" for one in image.spec.volume.spacing)
+        return [("analysed as", f"one volume of {len(image.regions)} slices, with voxels of {size} mm")]
+    region = image.largest_region
+    count = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
+    return [
+        ("analysed as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),
+        ("regions", f"{count}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.spec.tile} px"),
+    ]
 
 
 def _area_text(image: ImagePlan, area: BaseGeometry) -> str:

@@ -55,6 +55,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def making() -> ModuleType:
+    """Makes DICOM files."""
+    return module("readers/dicom/making")
+
+
+@pytest.fixture(scope="session")
 def virginia() -> Path:
     """The sample scene of the checkout: six bands of a Sentinel-2 scene, each its own file."""
     return ROOT / "notebooks" / "samples" / "virginia"

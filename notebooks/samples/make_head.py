@@ -48,6 +48,7 @@ def reduce(source: Path, target: Path) -> None:
             )
             made.ImageType = ["DERIVED", "PRIMARY", "AXIAL", "RESAMPLED"]
             made.BodyPartExamined, made.SeriesDescription, made.PatientIdentityRemoved = "HEAD", "T1w", "YES"
+            made.BurnedInAnnotation = "NO"
             made.PatientName = made.PatientID = ""
             made.InstanceNumber = number + 1
             made.ImagePositionPatient = [

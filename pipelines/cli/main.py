@@ -89,7 +89,8 @@ def plan_command(settings: "Settings") -> None:
     workers, threads = workers_and_threads(settings, prepared)
     print_result(plan_text(prepared, known, workers=workers))
     if not known.untimed:
-        print_message(f"Timing one tile in a separate process, for at most {LIMIT_S:.0f} s")
+        unit = "stack" if prepared.plan.volumes else "tile"
+        print_message(f"Timing one {unit} in a separate process, for at most {LIMIT_S:.0f} s")
     timing = measure(prepared, known, workers=workers, threads=threads)
     print_result(time_text(timing, workers=workers, cluster=settings.engine == "ray"))
     if any(row.status == "failed" for row in prepared.plan.files):

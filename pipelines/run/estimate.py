@@ -1,6 +1,7 @@
 """Estimates the memory of a run by arithmetic, and its time by annotating one tile within limits."""
 
 import contextlib
+import math
 import os
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from ...readers.sandbox import release_sandbox
 from .engines import Job, Task, WorkerProcess
 from .execute import PreparedRun
 from .memory import parse_fields, release_freed_memory, worker_bytes
+from .worker import RegionJob
 
 LIMIT_S = 120.0
 """Most seconds that timing may take, including loading the model."""
@@ -73,6 +75,8 @@ class Timing:
     """How it was measured, or why not."""
     peak: float = 0.0
     """Most bytes of memory seen meanwhile."""
+    unit: str = "tile"
+    """What was annotated: a "tile", or a "stack" that is annotated as a volume."""
 
 
 def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
@@ -123,17 +127,15 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
     job = prepared.job(threads)
     if known.untimed or job is None:
         return Timing(None, known.untimed)
+    if prepared.plan.volumes:
+        return _measure_stack(prepared, job, workers=workers, threads=threads)
     job = replace(
         job, images={name: replace(image, spec=_no_enlarging(image.spec)) for name, image in job.images.items()}
     )
     todo = [region for image in prepared.plan.images for region in image.remaining]
     regions = dict.fromkeys(todo[len(todo) // place] for place in _PLACES)
     tiles = [middle_tile(region, job.images[region.grid.image].spec) for region in regions]
-    release_sandbox()  # its memory is needed now
-    release_freed_memory()
-    free = free_memory()
-    limit = float("inf") if free is None else free - _reserve(free)
-    trial = try_region(job, tiles, threads=threads, seconds=LIMIT_S, memory=limit)
+    trial = _try(job, tiles, threads=threads)
     if trial.result is None:
         return Timing(None, prepared.redactor.text(trial.why), trial.peak)
     one = known.work.get((1, 1), 1.0)
@@ -141,6 +143,29 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
     seconds = trial.result.seconds * total / one / max(1, min(workers, known.regions))
     tile = f"one tile of {prepared.redactor.text(trial.result.region)}, {trial.result.seconds:.2g} s"
     return Timing(seconds, f"{'extrapolated from' if total != one else 'measured on'} {tile}", trial.peak)
+
+
+def _measure_stack(prepared: PreparedRun, job: RegionJob, *, workers: int, threads: int) -> Timing:
+    """Annotate the stack with the fewest voxels, and extrapolate by voxels."""
+    stacks = {image.info.id: math.prod(image.spec.volume.shape) for image in prepared.plan.images if image.spec.volume}
+    smallest = min(stacks, key=stacks.__getitem__)
+    slices = next(image.remaining for image in prepared.plan.images if image.info.id == smallest)
+    trial = _try(job, slices[:1], threads=threads, unit="stack")
+    if trial.result is None:
+        return Timing(None, prepared.redactor.text(trial.why), trial.peak, "stack")
+    total = sum(stacks.values()) / stacks[smallest]
+    seconds = trial.result.seconds * total / max(1, min(workers, len(stacks)))
+    stack = f"the stack {prepared.redactor.text(smallest)}, {trial.result.seconds:.2g} s"
+    return Timing(seconds, f"{'extrapolated from' if total != 1 else 'measured on'} {stack}", trial.peak, "stack")
+
+
+def _try(job: RegionJob, candidates: Sequence[Region], *, threads: int, unit: str = "tile") -> "Trial":
+    """See `try_region`; within the memory that is free."""
+    release_sandbox()  # its memory is needed now
+    release_freed_memory()
+    free = free_memory()
+    limit = float("inf") if free is None else free - _reserve(free)
+    return try_region(job, candidates, threads=threads, seconds=LIMIT_S, memory=limit, unit=unit)
 
 
 def middle_tile(region: Region, spec: InputSpec) -> Region:
@@ -189,17 +214,19 @@ class _LimitError(Exception):
     """A process has reached one of its limits; the message is a sentence."""
 
 
-def try_region(job: Job, candidates: Sequence[Region], *, threads: int, seconds: float, memory: float) -> Trial:
+def try_region(
+    job: Job, candidates: Sequence[Region], *, threads: int, seconds: float, memory: float, unit: str = "tile"
+) -> Trial:
     """Annotate the first candidate that has valid pixels, in a process of its own, to measure time and memory.
 
     The process is ended after `seconds`, including loading the model, or at `memory` bytes. A region that takes less
     than 5 s is annotated twice, and the second run counts. Raises `WorkerFaultError`.
     """
     worker = WorkerProcess.start(job, threads)
-    monitor = _Monitor(worker, time.monotonic() + seconds, seconds, memory)
+    monitor = _Monitor(worker, time.monotonic() + seconds, seconds, memory, unit)
     with contextlib.suppress(OSError):  # if memory runs out after all, this process is killed first
         Path(f"/proc/{worker.process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
-    result, why = None, "The tiles that were tried have no pixels to annotate"
+    result, why = None, f"The {unit}s that were tried have no pixels to annotate"
     try:
         monitor.receive("The model was not loaded")
         results = (monitor.annotate(region) for region in candidates)
@@ -225,6 +252,7 @@ class _Monitor:
     deadline: float
     seconds: float
     memory: float
+    unit: str
     peak: float = 0.0
 
     def annotate(self, region: Region) -> Result:
@@ -232,7 +260,7 @@ class _Monitor:
         results: list[Result] = []
         while len(results) < 2 and all(one.status == "done" and one.seconds < _WARM_UP_S for one in results):
             self.worker.send(Task([region]))
-            results += self.receive("One tile was not finished")
+            results += self.receive(f"One {self.unit} was not finished")
         return results[-1]
 
     def receive(self, late: str) -> list[Result]:

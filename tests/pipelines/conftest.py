@@ -1,12 +1,10 @@
 """Synthetic scenes and slides, a tiny network, and the command line in this process."""
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -272,18 +270,6 @@ def per_tile(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return "per-tile"
-
-
-@pytest.fixture(scope="session")
-def making() -> ModuleType:
-    """Makes DICOM files: the readers' tests have it."""
-    path = Path(__file__).parents[1] / "readers" / "dicom" / "making.py"
-    spec = importlib.util.spec_from_file_location("making_for_pipelines", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

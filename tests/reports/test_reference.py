@@ -1,14 +1,21 @@
 """Label maps compared with reference masks: Dice, surface distances, and the grids that are refused."""
 
 import csv
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from limner.model.volume.orientation import closest_axes, directions
+from limner.model.volume.volume import volume_affine
+from limner.readers.contract import scan_with
+from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo, Plane
@@ -92,6 +99,27 @@ def test_a_reference_may_have_its_axes_in_any_order(
         ("two", "1.000000", "0.000"),
     ]
     assert float(rows[0]["reference_ml"]) == pytest.approx(36 * 0.75 * 0.5 * 2.5 / 1000, abs=5e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="needs dcm2niix")
+@pytest.mark.parametrize("orientation", ["AXIAL", "SAGITTAL", "OBLIQUE"])
+def test_a_volume_that_dcm2niix_has_made_lies_where_the_stack_does(
+    tmp_path: Path, making: ModuleType, orientation: str
+) -> None:
+    """Its voxels, turned, are those of the slices; so a mask that was drawn on it can be a reference."""
+    axes = OBLIQUE.T.ravel().tolist() if orientation == "OBLIQUE" else getattr(making, orientation)
+    images = making.slices(7, orientation=axes, PixelSpacing=[0.5, 0.75], PatientPosition="HFS", Manufacturer="SIEMENS")
+    folder = making.save_all(images, tmp_path / "ct", order=[4, 1, 0, 6, 3, 5, 2])
+    subprocess.run(["dcm2niix", "-z", "y", "-o", tmp_path, folder], check=True, capture_output=True)  # noqa: S607
+    (path,) = map(str, tmp_path.glob("*.nii.gz"))
+    [info] = scan_with(DicomReader(), str(folder), {"names": "show"})
+    assert match_references([path], [info]) == {info.id: path}
+    turn = closest_axes(np.diag([-1.0, -1.0, 1.0]) @ nibabel.load(path).affine[:3], directions(volume_affine(info)))  # pyright: ignore[reportAttributeAccessIssue]
+    voxels = turn.apply(np.asarray(nibabel.load(path).dataobj))  # pyright: ignore[reportAttributeAccessIssue]
+    with DicomReader().open(info) as image:
+        for plane, one in enumerate(voxels):
+            assert np.array_equal(image.read(info.box, info.size, plane)[0][..., 0], one)
 
 
 def test_distances_are_those_of_all_pairs_of_surface_voxels() -> None:
