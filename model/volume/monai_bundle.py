@@ -141,8 +141,8 @@ class MonaiBundle:
         """See `VolumeModel`; as if the slices were axial."""
         pipeline = self._bundle.pipeline
         source, there = (shape[2], shape[1], shape[0]), (spacing[2], spacing[1], spacing[0])
-        wanted = next((one.spacing for one in pipeline.steps if isinstance(one, Resample)), (None,) * 3)
-        target = new_shape(source, there, [new or old for new, old in zip(wanted, there, strict=True)])
+        spacings = next((one.spacing for one in pipeline.steps if isinstance(one, Resample)), (None,) * 3)
+        target = new_shape(source, there, [new or old for new, old in zip(spacings, there, strict=True)])
         return pipeline_cost(pipeline, file_bytes([self._folder / self._file]), shape, target, self._bundle.channels)
 
     @cached_property
@@ -352,7 +352,7 @@ def _crop(config: BundleConfig, given: Any) -> Crop:
         "allow_smaller": _flag,
     }
     found = config.arguments(given, known, "keys allow_missing_keys start_coord_key end_coord_key lazy")
-    return Crop(int(found.get("margin", 0)), beyond=not found.get("allow_smaller", False))
+    return Crop(int(found.get("margin", 0)), over_edge=not found.get("allow_smaller", False))
 
 
 _STEPS: Final[Mapping[str, Callable[[BundleConfig, Any], Step | Resample | Crop]]] = {

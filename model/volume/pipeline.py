@@ -155,7 +155,7 @@ class Crop:
     """To the box of what is above 0, with a margin; what is outside is not scored."""
 
     margin: int = 0
-    beyond: bool = False
+    over_edge: bool = False
     """Whether the margin reaches beyond the volume, where it is 0."""
 
     def apply(self, stage: Stage) -> tuple[Stage, Span]:
@@ -190,7 +190,7 @@ class Crop:
         if not len(places):
             return 0, len(used)
         low, high = int(places[0]) - self.margin, int(places[-1]) + 1 + self.margin
-        return (low, high) if self.beyond else (max(low, 0), min(high, len(used)))
+        return (low, high) if self.over_edge else (max(low, 0), min(high, len(used)))
 
 
 @dataclass(frozen=True, slots=True)
