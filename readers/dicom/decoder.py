@@ -35,9 +35,12 @@ class Decoder:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FaultError("damaged", type(error).__name__) from error
 
-    def frame(self, source: str, index: int, start: int, stop: int) -> npt.NDArray[Any]:
-        """Rows start:stop of frame `index` (from 0): float32 (rows, columns) or uint8 (…, 3). Raises `FaultError`."""
-        pixels = self._call("frame", source, index, start, stop, seconds=FRAME_SECONDS)
+    def frame(self, source: str, index: int, start: int, stop: int, *, suv: bool = False) -> npt.NDArray[Any]:
+        """Rows start:stop of frame `index` (from 0): float32 (rows, columns) or uint8 (…, 3); of PET as SUV if asked.
+
+        Raises `FaultError`.
+        """
+        pixels = self._call("frame", source, index, start, stop, suv, seconds=FRAME_SECONDS)
         if not isinstance(pixels, np.ndarray) or cast("Any", pixels).dtype.str not in FRAME_TYPES:
             raise FaultError("decode")
         return cast("npt.NDArray[Any]", pixels)

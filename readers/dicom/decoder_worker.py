@@ -60,10 +60,10 @@ def header(name: str) -> dict[str, Any]:
         return read_header(file)
 
 
-def frame(name: str, index: int, start: int, stop: int) -> npt.NDArray[Any]:
-    """Rows start:stop of frame `index` (from 0)."""
+def frame(name: str, index: int, start: int, stop: int, suv: bool = False) -> npt.NDArray[Any]:
+    """Rows start:stop of frame `index` (from 0), of PET as `suv` where asked for."""
     try:
-        return np.ascontiguousarray(_OPEN.frames(name).read(index)[start:stop])
+        return np.ascontiguousarray(_OPEN.frames(name).read(index, suv=suv)[start:stop])
     except BaseException:
         _OPEN.close()
         raise

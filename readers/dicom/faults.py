@@ -34,6 +34,10 @@ FAULTS: dict[str, tuple[str, str]] = {
         "must state in one way how many slices its mosaic has and where they lie",
         "Keep (0019,xx0A) and the CSA header (0029,xx10) when removing private elements, or export single slices",
     ),
+    "suv": (
+        "must state what SUV by body weight takes",
+        "Leave out reader_options.values=suv, which leaves the values in Bq/ml",
+    ),
     "grid": ("must not be a grid of slices, which only Siemens mosaics may be", "Export single slices"),
     "unsafe-name": ("must have a name inside its archive", _SUSPECT),
     "archive": ("must be a readable archive", _COPY),

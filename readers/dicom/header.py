@@ -23,6 +23,7 @@ from .faults import FaultError
 from .frames import functional_groups, read_frames
 from .mosaic import mosaic_note, mosaic_of
 from .source import HEAD_BYTES, MAX_FRAME_PIXELS, MAX_FRAMES, inflate, sniff
+from .suv import suv_factor
 
 IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 _PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
@@ -152,6 +153,7 @@ def _metadata(dataset: Dataset, pixels: int | None, size: int, *, header: bool) 
         "magnification": number(dataset, "EstimatedRadiographicMagnificationFactor"),
         "us_region": _us_region(dataset),
         "scaled": "RealWorldValueMappingSequence" in dataset,
+        **_suv(dataset),
         "count": count,
         "frames": [asdict(frame) for frame in frames],
     }
@@ -199,6 +201,16 @@ def _quantity(dataset: Dataset) -> str:
         return PET_UNITS.get(code(dataset, "Units", frozenset(PET_UNITS)), "number")
     plain_ct = str(dataset.get("SOPClassUID", "")) == "1.2.840.10008.5.1.4.1.1.2" and "RescaleIntercept" in dataset
     return "HU" if not stated and modality == "CT" and plain_ct and original else "number"
+
+
+def _suv(dataset: Dataset) -> dict[str, Any]:
+    """Whether SUV can be computed; the factor stays here."""
+    if code(dataset, "Modality", MODALITIES) != "PT":
+        return {"suv": "", "suv_notes": []}
+    try:
+        return {"suv": "", "suv_notes": list(suv_factor(dataset).notes)}
+    except FaultError as fault:
+        return {"suv": fault.value, "suv_notes": []}
 
 
 def _us_region(dataset: Dataset) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from ..image import Channel, ImageInfo, Plane
 from ..pseudonyms import Pseudonyms
 from ..render import CHOOSE_WINDOW
 from .geometry import placement_notes, placement_of, spacing
-from .metadata import MOSAIC_NOTES
+from .metadata import MOSAIC_NOTES, SUV, SUV_NOTES
 from .scan import DUPLICATE, FileOutcome
 from .series import Slice, Stack
 from .sop_classes import burned_in_risk, is_secondary
@@ -27,9 +27,19 @@ _UNPLACED_NM = (
 
 
 def image_info(
-    stack: Stack, name: str, names: Pseudonyms, *, window: str, outcomes: Sequence[FileOutcome], tables: Tables
+    stack: Stack,
+    name: str,
+    names: Pseudonyms,
+    *,
+    window: str,
+    suv: bool = False,
+    outcomes: Sequence[FileOutcome],
+    tables: Tables,
 ) -> ImageInfo:
-    """The facts of one stack; `outcomes` are of its study's files. Raises `RequestError` for an unknown window."""
+    """The facts of one stack; `outcomes` are of its study's files. Raises `RequestError` for an unknown window.
+
+    `suv` is for PET whose values become SUV.
+    """
     first = stack.first
     metadata = first.metadata
     frame = names.uid(metadata.frame_of_reference) if metadata.frame_of_reference else ""
@@ -37,12 +47,13 @@ def image_info(
         _plane(one, placement_of(one.metadata, one.own, frame), names, stack.values(one)) for one in stack.slices
     )
     files = tuple(sorted({str(split_member(one.file.source)[0]) for one in stack.slices}))
-    shown = ShownWindows() if first.file.is_colour else choose_windows(stack, window, tables)
+    shown = ShownWindows() if first.file.is_colour else choose_windows(stack, window, tables, suv=suv)
     inverted = metadata.photometric == "MONOCHROME1"
     study = names.uid(first.file.study)
-    grey = Channel("grey", dtype="float32", quantity=metadata.quantity)
+    grey = Channel("grey", dtype="float32", quantity=SUV if suv else metadata.quantity)
     facts = {
         **_header_facts(stack, names),
+        **({"quantity": SUV} if suv else {}),
         **_geometry_facts(stack),
         **shown.facts(inverted=inverted),
         "inverted": "yes" if inverted else "",
@@ -60,7 +71,8 @@ def image_info(
         study=study,
         files=files,
         fingerprint=fingerprint(files),
-        notes=tuple(_notes(stack, shown, window)),
+        options=(("values", "suv"),) if suv else (),
+        notes=(*_notes(stack, shown, window), *(_suv_notes(stack) if suv else ())),
         planes=planes,
         facts=tuple((key, text) for key, text in facts.items() if text),
     )
@@ -119,6 +131,11 @@ def _notes(stack: Stack, shown: ShownWindows, option: str) -> list[str]:
     }
     found = [*placement_notes(metadata, stack.first.own), *stack.notes()]
     return found + [note for note, holds in notes.items() if holds]
+
+
+def _suv_notes(stack: Stack) -> list[str]:
+    used = sorted({note for one in stack.slices for note in one.metadata.suv_notes})
+    return ["its values are SUV by body weight, in g/ml", *(f"for SUV {SUV_NOTES[note]}" for note in used)]
 
 
 def _header_facts(stack: Stack, names: Pseudonyms) -> dict[str, str]:

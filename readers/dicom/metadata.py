@@ -42,6 +42,20 @@ MOSAIC_NOTES: Mapping[str, str] = {
 }
 """What a file states of a mosaic → a note for the user."""
 
+SUV = "SUVbw"
+"""The quantity of standardised uptake values by body weight, in g/ml."""
+
+SUV_NOTES: Mapping[str, str] = {
+    "same-day": "the day of the injection is not stated: it was taken to be that of the scan",
+    "day-before": "the day of the injection is not stated, and its time is after the scan's: the day before was taken",
+    "series": "the scan was taken to begin at the series time, to which START corrects for decay",
+    "frames": "the series time is after the acquisition, so that the scan's begin was computed from the frame reference"
+    " time",
+    "ge": "the series time is after the acquisition, so that the scan's begin is GE's own (0009,xx0D)",
+    "stated": "the file states SUV (units GML), which were used as they are",
+}
+"""What was assumed for them → a note for the user."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -127,6 +141,10 @@ class FileMetadata:
     """A key of `MOSAIC_NOTES`."""
     scaled: bool
     """Whether it has a real-world value mapping."""
+    suv: str
+    """Of PET, why its values cannot become SUV: attributes, without their values; "" where they can, or of others."""
+    suv_notes: tuple[str, ...]
+    """Of PET, keys of `SUV_NOTES`."""
     frames: tuple[FrameMetadata, ...]
 
     @staticmethod

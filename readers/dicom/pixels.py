@@ -22,6 +22,7 @@ from .frames import functional_group, functional_groups
 from .header import check_compression_ratio, parse, transfer_syntax_of
 from .mosaic import mosaic_of
 from .source import inflate
+from .suv import suv_factor
 from .voi_lut import LookupTable, ModalityLut, padding_mask
 
 _PALETTES = ("RedPaletteColorLookupTable", "GreenPaletteColorLookupTable", "BluePaletteColorLookupTable")
@@ -42,11 +43,13 @@ class Frames:
         check_compression_ratio(self.dataset, self._syntax, self._file.seek(0, 2))
         self._mosaic = mosaic_of(self.dataset)
 
-    def read(self, index: int) -> npt.NDArray[Any]:
+    def read(self, index: int, *, suv: bool = False) -> npt.NDArray[Any]:
         """Frame `index` (from 0): (rows, columns) float32, NaN; or (rows, columns, 3) uint8. Raises `FaultError`.
 
-        The frames of a mosaic are its slices.
+        The frames of a mosaic are its slices. `suv` gives PET as standardised uptake values.
         """
+        if suv:
+            return (self._read(index) * suv_factor(self.dataset).factor).astype(np.float32)
         if self._mosaic is not None:
             if not 0 <= index < self._mosaic.count:
                 raise FaultError("damaged", f"slice {index + 1} of {self._mosaic.count}")

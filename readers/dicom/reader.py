@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -40,6 +40,11 @@ class DicomOptions(NameOptions):
         default="",
         description="VOI window of grey images: centre/width, a CT preset such as lung, or the file's name for one; "
         "or three of them for red, green and blue, such as lung,mediastinum,bone, or the three of medgemma.",
+    )
+
+    values: Literal["", "suv"] = Field(
+        default="",
+        description="suv: PET as standardised uptake values by body weight (g/ml) instead of Bq/ml.",
     )
 
     @field_validator("window")
@@ -79,6 +84,8 @@ class DicomReader:
         infos = self._infos(uri, found, names, options)
         if infos:
             return infos
+        for _, error in _without_suv(found, names, options):
+            raise error
         subject = names.path(uri)
         for one in found.outcomes:
             if one.fault is not None and (one.status == "failed" or len(found.outcomes) == 1):
@@ -96,7 +103,7 @@ class DicomReader:
         """The images in a folder and below, files that failed, and DICOM files that are not images."""
         names = Pseudonyms.of(options)
         found = self._scan(folder, names)
-        failed: list[tuple[tuple[str, ...], ReadError]] = []
+        failed = _without_suv(found, names, options)
         side: list[tuple[str, str]] = []
         others_read = Path(folder).is_dir()  # other readers scan its other files
         for one in found.outcomes:
@@ -141,16 +148,32 @@ class DicomReader:
             raise as_error(names.path(uri), fault) from None
 
     def _infos(self, uri: str, found: DicomScan, names: Pseudonyms, options: DicomOptions) -> list[ImageInfo]:
-        window, tables = options.window, Decoder().table
+        tables = Decoder().table
         archive = Path(uri).is_file() and Path(uri).name != DICOMDIR  # one row in files.csv: notes list its other files
         infos: list[ImageInfo] = []
         for number, stack in enumerate(found.grouped.stacks):
             first = stack.first
+            suv = options.values == "suv" and first.metadata.modality == "PT"
+            if suv and any(one.metadata.suv for one in stack.slices):
+                continue  # `_without_suv` tells of it
             outcomes = found.of_study(first.file.study)
-            info = image_info(stack, f"stack{number}", names, window=window, outcomes=outcomes, tables=tables)
+            info = image_info(
+                stack, f"stack{number}", names, window=options.window, suv=suv, outcomes=outcomes, tables=tables
+            )
             infos.append(_with_archive_note(info, found) if archive else info)
             self._order[_key(info)] = stack.order
         return self.number(infos)
+
+
+def _without_suv(found: DicomScan, names: Pseudonyms, options: DicomOptions) -> list[tuple[tuple[str, ...], ReadError]]:
+    """The files of each stack whose values cannot become SUV though that is asked for, with the error."""
+    failed: list[tuple[tuple[str, ...], ReadError]] = []
+    for stack in found.grouped.stacks if options.values == "suv" else ():
+        faulty = [one for one in stack.slices if one.metadata.suv]
+        if faulty and stack.first.metadata.modality == "PT":
+            error = as_error(names.path(faulty[0].file.source), FaultError("suv", faulty[0].metadata.suv))
+            failed.append((tuple(sorted({one.file.source for one in stack.slices})), error))
+    return failed
 
 
 class DicomImage(BaseImage):
@@ -161,6 +184,7 @@ class DicomImage(BaseImage):
         self._frames: OrderedDict[int, Pixels] = OrderedDict()
         self._dtype = np.dtype(info.channels[0].dtype)
         self._decoder = Decoder()
+        self._suv = dict(info.options).get("values") == "suv"
         for path in sorted({str(split_member(plane.source)[0]) for plane in info.planes}):
             if not Path(path).is_file():
                 raise as_error(info.id or info.uri, FaultError("missing"))
@@ -196,7 +220,7 @@ class DicomImage(BaseImage):
         if number not in self._frames:
             plane, (width, height) = self._info.planes[number], self._info.size
             try:
-                pixels = self._decoder.frame(plane.source, plane.frame - 1, 0, height)
+                pixels = self._decoder.frame(plane.source, plane.frame - 1, 0, height, suv=self._suv)
             except FaultError as fault:
                 raise as_error(f"{self._info.id}, slice {number + 1} of {len(self._info.planes)}", fault) from None
             colours = 1 if len(self._info.channels) == 1 else 3

@@ -17,6 +17,8 @@ Tables = Callable[[str, int], LookupTable]
 """(source, frame from 0) → its VOI lookup table. Raises `FaultError` where that cannot be read."""
 
 NO_WINDOW: Final = "as the file has no window"
+_SUV: Final = VoiLut(5.0, 10.0, "LINEAR_EXACT")
+_SUV_SOURCE: Final = "SUV of 0 to 10, as the file's window is for other values"
 _COLOURS: Final = ("red", "green", "blue")
 _REMEDY: Final = (
     f"For example lung, 40/400, or lung,mediastinum,bone for red, green and blue. Presets: "
@@ -59,22 +61,23 @@ class ShownWindows:
         }
 
 
-def choose_windows(stack: Stack, option: str, tables: Tables) -> ShownWindows:
+def choose_windows(stack: Stack, option: str, tables: Tables, *, suv: bool = False) -> ShownWindows:
     """The windows of a whole stack.
 
     In order: the option `window`, the file's lookup table, its first window, and for original CT slices the preset for
-    their body part, or for soft tissue. Where slices differ, the value of most of them, else of the middle one. Raises
+    their body part, or for soft tissue; where PET becomes `suv`, numbers in the option are SUV, else 0 to 10 is shown.
+    Where slices differ, the value of most of them, else of the middle one. Raises
     `RequestError` for an option that is not one window or three.
     """
     asked = parse_windows(option)
-    found = [_of_option(stack, one) for one in asked]
+    found = [_of_option(stack, one, suv=suv) for one in asked]
     chosen = [one for one in found if one is not None]
     if asked and len(chosen) == len(asked):
         if len({voi.function == "SIGMOID" for voi, _ in chosen}) > 1:
             raise _invalid("must be three windows of one curve, not sigmoid and linear ones", option)
         return ShownWindows(tuple(voi for voi, _ in chosen), tuple(source for _, source in chosen), by_option=True)
     unused = option.strip() if asked else ""
-    stated = _stated_table(stack, tables) or _stated_window(stack)
+    stated = (_SUV, _SUV_SOURCE) if suv else _stated_table(stack, tables) or _stated_window(stack)
     return ShownWindows(unused=unused) if stated is None else ShownWindows((stated[0],), (stated[1],), unused=unused)
 
 
@@ -124,7 +127,7 @@ Chosen = tuple[VoiLut, str]
 """A VOI, and where it is from."""
 
 
-def _of_option(stack: Stack, one: VoiLut | tuple[str, VoiLut] | str) -> Chosen | None:
+def _of_option(stack: Stack, one: VoiLut | tuple[str, VoiLut] | str, *, suv: bool) -> Chosen | None:
     """A window that the option names; None where it is for Hounsfield units and the stack has others."""
     in_hu = stack.first.metadata.quantity == "HU"
     if isinstance(one, VoiLut):
@@ -132,9 +135,9 @@ def _of_option(stack: Stack, one: VoiLut | tuple[str, VoiLut] | str) -> Chosen |
     if isinstance(one, tuple):
         return (one[1], f"preset {one[0]}") if in_hu else None
     named = [_voi(own, window) for own in stack.slices for window in own.own.windows if window.name.lower() == one]
-    if named:
+    if named and not suv:
         return named[0], f"file, window {one}"
-    if one in PRESETS:
+    if one in PRESETS or named:
         return (VoiLut(*PRESETS[one]), f"preset {one}") if in_hu else None
     raise _invalid("must be centre/width, a preset, or the file's name for one of its windows", one)
 
