@@ -16,7 +16,14 @@ import pytest
 import rasterio
 import typer.main
 import yaml
-from limner.model.checkpoints.cards import find_card, find_volume_card, read_card, shipped_cards
+from limner.model.checkpoints.cards import (
+    PatchCard,
+    find_any_card,
+    find_card,
+    find_volume_card,
+    read_card,
+    shipped_cards,
+)
 from limner.pipelines.cli.main import app, main
 from limner.pipelines.config import Settings, presets
 from limner.readers.raster.bands import SENSORS
@@ -178,9 +185,13 @@ def test_table_of_cards_is_complete(root: Path) -> None:
         assert f"- {mistake}\n" in text
 
 
-def test_example_card_is_valid(root: Path) -> None:
-    [example] = blocks(pages(root)["docs/models.md"], "yaml")
+def test_example_cards_are_valid(root: Path, tmp_path: Path) -> None:
+    example, of_volumes = blocks(pages(root)["docs/models.md"], "yaml")
     assert read_card(example, subject="docs/models.md").labels == ("maize", "wheat")
+    (tmp_path / "lungs.yaml").write_text(of_volumes, encoding="utf-8")
+    card = find_any_card(str(tmp_path / "lungs.yaml"))
+    assert isinstance(card, PatchCard)
+    assert card.labels == ("lung",)
 
 
 def test_table_of_sensors_is_complete(root: Path) -> None:

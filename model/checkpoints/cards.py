@@ -228,7 +228,7 @@ class VolumeCard(Card):
             raise ValueError(msg)
         return self
 
-    sources: ClassVar[Any] = {"files": {"__all__": {"weights"}}}
+    sources: ClassVar[Any] = {"files": {"__all__": {"weights"}}, "measured": True}
 
     @property
     def weight_files(self) -> Mapping[str, tuple[CardFile, ...]]:

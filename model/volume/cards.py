@@ -7,14 +7,15 @@ from typing import Protocol
 
 import numpy as np
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, excerpt
 from ...readers.image import ImageInfo
 from ..annotator import Cost
-from ..checkpoints.cards import VolumeCard, find_volume_card
+from ..checkpoints.cards import CardFile, VolumeCard, find_volume_card
 from ..checkpoints.memory import file_bytes
 from ..checkpoints.weights import locate
 from ..domain import Domain
 from .deepbet import DeepBet
+from .hd_bet import HdBet
 from .volume import LabelMap, Volume, VolumeModel, volume_affine
 
 
@@ -29,8 +30,8 @@ class Method(Protocol):
         """See `VolumeModel.segment`; `subject` is the model in errors."""
         ...
 
-    def cost(self, shape: tuple[int, int, int], weights: float) -> Cost:
-        """What a volume takes, in voxels (slices, rows, columns), with weights of so many bytes."""
+    def cost(self, shape: tuple[int, int, int], spacing: tuple[float, float, float], weights: float) -> Cost:
+        """What a volume (slices, rows, columns) takes, of a spacing in mm, with weights of so many bytes."""
         ...
 
 
@@ -44,20 +45,35 @@ def find_volume_model(
     an invalid one, or options that its method does not have.
     """
     card = find_volume_card(name_or_path)
-    if folds or flips:
-        rule, remedy = "must be used without folds and flips, which it does not have", "Leave these options out"
-        raise ModelError(f"model {card.name}", rule, value="folds" if folds else "flips", remedy=remedy)
-    return CardModel(card, DeepBet(), len(card.files), fetch=fetch)
+    subject, files = f"model {card.name}", {file.name: file for file in card.files}
+    if card.method == "deepbet":
+        if folds or flips:
+            rule, remedy = "must be used without folds and flips, which it does not have", "Leave these options out"
+            raise ModelError(subject, rule, value="folds" if folds else "flips", remedy=remedy)
+        return CardModel(card, DeepBet(), card.files, fetch=fetch)
+    unknown = [fold for fold in folds if fold not in files]
+    if unknown:
+        remedy = f"Its folds: {', '.join(files)}"
+        raise ModelError(f"fold {excerpt(unknown[0])!r}", f"must be a fold of {subject}", remedy=remedy)
+    chosen = tuple(file for file in card.files if file.name in folds) or card.files[:1]
+    options = {"flips": "true"} if flips else {}
+    return CardModel(card, HdBet(flips=flips), chosen, fetch=fetch, options=options)
 
 
 class CardModel:
-    """The `VolumeModel` of a card, with the first `files` of its files."""
+    """The `VolumeModel` of a card, with the networks of some of its files, and options that decide its answers."""
 
     def __init__(
-        self, card: VolumeCard, method: Method, files: int, *, fetch: bool, options: Mapping[str, str] | None = None
+        self,
+        card: VolumeCard,
+        method: Method,
+        files: Sequence[CardFile],
+        *,
+        fetch: bool,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self.card = card
-        self._method, self._files, self._fetch = method, card.files[:files], fetch
+        self._method, self._files, self._fetch = method, tuple(files), fetch
         self._options = dict(options or {})
         self._loaded = False
 
@@ -67,7 +83,6 @@ class CardModel:
         return {
             "name": self.card.name,
             "version": f"card {self.card.digest[:12]}",
-            "annotator": "volume",
             "card_sha256": self.card.digest,
             "licence": self.card.licence,
             "runtime": f"torch {version('torch')}",
@@ -108,8 +123,9 @@ class CardModel:
 
     def check(self) -> None:
         """See `VolumeModel`; fetches where that is allowed."""
-        for file in self._files:
-            locate(file.weights, file.sha256, fetch=self._fetch, name=self.card.name)
+        parts = [(file.weights, file.sha256) for file in self._files]
+        for source, sha256 in parts:
+            locate(source, sha256, fetch=self._fetch, name=self.card.name, beside=parts)
 
     def load(self) -> None:
         """See `VolumeModel`."""
@@ -124,8 +140,7 @@ class CardModel:
 
     def cost(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Cost:
         """See `VolumeModel`."""
-        del spacing
-        return self._method.cost(shape, float(file_bytes(self._paths())))
+        return self._method.cost(shape, spacing, float(file_bytes(self._paths())))
 
     def _paths(self) -> list[Path]:
         return [locate(file.weights, file.sha256, fetch=False, name=self.card.name) for file in self._files]

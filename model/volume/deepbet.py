@@ -70,8 +70,9 @@ class DeepBet:
             return (self._networks[number](x[None, None])[0, 0] > 0).numpy()
 
     @staticmethod
-    def cost(shape: tuple[int, int, int], weights: float) -> Cost:
+    def cost(shape: tuple[int, int, int], spacing: tuple[float, float, float], weights: float) -> Cost:
         """Of a volume of that shape (slices, rows, columns) and weights of so many bytes."""
+        del spacing
         voxels = shape[0] * shape[1] * shape[2]
         return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS + 7 * voxels)
 

@@ -18,7 +18,7 @@ import torch
 
 from ...readers.errors import ModelError, excerpt
 from ..checkpoints.tensors import load_weights
-from ..checkpoints.untrusted import UntrustedDict
+from ..checkpoints.untrusted import UntrustedDict, wrap_errors
 from .nnunet_plans import PLANS, NnUNetConfig
 from .unet import UNet
 
@@ -63,7 +63,8 @@ def read_checkpoint(config: NnUNetConfig, fold: str) -> Checkpoint:
         rule, remedy = "must be a checkpoint of nnU-Net v2, with network_weights", "Get the file again"
         raise ModelError(f"{path.name} of {subject}", rule, remedy=remedy)
     content = UntrustedDict(cast("dict[str, Any]", held), f"{path.name} of {subject}")
-    _compare(config, content)
+    with wrap_errors(content.where, "must have plans in init_args as plain data", remedy="Get the file again"):
+        _compare(config, content)
     mirrored = content.get("inference_allowed_mirroring_axes")
     axes = list(mirrored) if isinstance(mirrored, (list, tuple)) else []
     if not all(axis in (0, 1, 2) for axis in axes):

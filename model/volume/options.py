@@ -13,7 +13,7 @@ class FolderOptions(NetworkOptions):
     )
     flips: bool = Field(default=False, description="Average the answers to a volume and to its mirror images.")
     configuration: str = Field(
-        default="", description="Of an nnU-Net folder: the configuration; by default that of its name, or 3d_fullres."
+        default="", description="Of nnU-Net: the configuration; by default that of its name, or 3d_fullres."
     )
     step: float | None = Field(
         default=None,
@@ -39,6 +39,6 @@ class VolumeOptions(CheckpointOptions, FolderOptions):
 
     checkpoint: str = Field(
         min_length=1,
-        description="The name or file of a card, or a folder of nnU-Net v2.",
+        description="The name or file of a card, a folder of nnU-Net v2, or a MONAI bundle.",
         examples=["--model volume:FOLDER"],
     )

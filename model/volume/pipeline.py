@@ -14,11 +14,14 @@ import numpy as np
 import torch
 
 from .answers import Decision, label_rows
-from .intensity import Box, hold
+from .intensity import hold
 from .orientation import AxesTriple, Turn, closest_axes, stacked_upwards
 from .resampling import Orders, Resampler, Resampling, RowCache, Rows, new_shape
 from .sliding import Network, Patches, even_starts, fixed_starts, monai_importance, slide
 from .volume import LabelMap, Volume
+
+Span = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel of a box along each axis, and the one behind its last."""
 
 _ROWS: Final = 16  # that are measured at a time
 
@@ -152,31 +155,42 @@ class Crop:
     """To the box of what is above 0, with a margin; what is outside is not scored."""
 
     margin: int = 0
+    over_edge: bool = False
+    """Whether the margin reaches beyond the volume, where it is 0."""
 
-    def apply(self, stage: Stage) -> tuple[Stage, Box]:
-        """The stage within the box; the whole where nothing is above 0."""
+    def apply(self, stage: Stage) -> tuple[Stage, Span]:
+        """The stage within the box, and the box; the whole where nothing is above 0."""
         used = [np.zeros(side, dtype=np.bool_) for side in stage.shape]
         for number, block in enumerate(stage.blocks()):
             above = (block > 0).numpy()
             used[0][number * _ROWS : number * _ROWS + len(above)] = above.any(axis=(1, 2))
             used[1] |= above.any(axis=(0, 2))
             used[2] |= above.any(axis=(0, 1))
-        box = tuple(_span(line, self.margin) for line in used)
-        first, down, along = box
+        first, down, along = (self._side(line) for line in used)
+        inside = [
+            (max(low, 0), min(high, side)) for (low, high), side in zip((first, down, along), stage.shape, strict=True)
+        ]
+        around = [inside[2][0] - along[0], along[1] - inside[2][1], inside[1][0] - down[0], down[1] - inside[1][1]]
 
         def start() -> Rows:
             rows = stage.start()
-            return lambda a, b: rows(a + first.start, b + first.start)[:, down, along]
 
-        shape = first.stop - first.start, down.stop - down.start, along.stop - along.start
+            def read(a: int, b: int) -> torch.Tensor:
+                low, high = (min(max(place + first[0], inside[0][0]), inside[0][1]) for place in (a, b))
+                part = rows(low, high)[:, slice(*inside[1]), slice(*inside[2])]
+                return torch.nn.functional.pad(part, (*around, low - a - first[0], b + first[0] - high))
+
+            return read
+
+        shape = first[1] - first[0], down[1] - down[0], along[1] - along[0]
         return replace(stage, shape=shape, start=start), (first, down, along)
 
-
-def _span(used: np.ndarray[Any, np.dtype[np.bool_]], margin: int) -> slice:
-    places = np.flatnonzero(used)
-    if not len(places):
-        return slice(0, len(used))
-    return slice(max(0, int(places[0]) - margin), min(len(used), int(places[-1]) + 1 + margin))
+    def _side(self, used: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, int]:
+        places = np.flatnonzero(used)
+        if not len(places):
+            return 0, len(used)
+        low, high = int(places[0]) - self.margin, int(places[-1]) + 1 + self.margin
+        return (low, high) if self.over_edge else (max(low, 0), min(high, len(used)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +214,8 @@ class Pipeline:
     """Of voxels that are not valid."""
     sigma: float = 0.125
     """Of the Gaussian, as a share of a patch."""
+    back: int = 1
+    """Order of the splines that bring probabilities back: linear, or 0 for those of the nearest voxel."""
 
     def turn(self, volume: Volume) -> Turn:
         """The turn to the network's axes."""
@@ -225,7 +241,7 @@ class Pipeline:
         yield from labels
 
     @torch.inference_mode()
-    def prepare(self, voxels: Any, spacing: tuple[float, float, float]) -> tuple[Stage, Resampler, Box | None]:
+    def prepare(self, voxels: Any, spacing: tuple[float, float, float]) -> tuple[Stage, Resampler, Span | None]:
         """The volume before the network, what resamples its answers back, and the box of the former that it is."""
         shape = voxels.shape
 
@@ -242,16 +258,17 @@ class Pipeline:
             else:
                 stage = step.apply(stage)
         steps = plan.steps and (1 / plan.steps[0], 1 / plan.steps[1], 1 / plan.steps[2])
-        return stage, Resampler(replace(plan, source=plan.target, target=plan.source, steps=steps)), box
+        orders = self.back, self.back, self.back
+        return stage, Resampler(replace(plan, source=plan.target, target=plan.source, orders=orders, steps=steps)), box
 
     def _label_rows(
         self, voxels: Any, spacing: tuple[float, float, float], network: Network, source: str
     ) -> Iterator[Any]:
         stage, back, box = self.prepare(voxels, spacing)
         rows = slide(stage.start(), stage.shape, self.patches(stage.shape), network)
-        if box is not None:
-            rows = _uncropped(rows, box, back.source)
         scores = (self._activate(row) for row in rows)
+        if box is not None:
+            scores = _uncropped(scores, box, back.source)
         return label_rows(scores, back, self.decision, source)
 
     def _activate(self, row: torch.Tensor) -> torch.Tensor:
@@ -260,18 +277,22 @@ class Pipeline:
         return row.sigmoid() if self.activation == "sigmoid" else row
 
 
-def _uncropped(rows: Iterator[torch.Tensor], box: Box, shape: AxesTriple) -> Iterator[torch.Tensor]:
+def _uncropped(rows: Iterator[torch.Tensor], box: Span, shape: AxesTriple) -> Iterator[torch.Tensor]:
     """Rows of scores of a box in the whole, where the rest is 0."""
-    first, down, along = box
+    (first, last), *sides = box
+    into, of = zip(
+        *(
+            (slice(max(low, 0), min(high, side)), slice(max(-low, 0), min(high, side) - low))
+            for (low, high), side in zip(sides, shape[1:], strict=True)
+        ),
+        strict=True,
+    )
     empty = torch.empty(0)
-    before = first.start
-    for row in rows:
+    for number, row in enumerate(rows, start=first):
         empty = torch.zeros((len(row), shape[1], shape[2]), dtype=row.dtype)
-        for _ in range(before):
-            yield empty
-        before = 0
-        whole = empty.clone()
-        whole[:, down, along] = row
-        yield whole
-    for _ in range(shape[0] - first.stop):
-        yield empty
+        yield from (empty for _ in range(first if number == first else 0))
+        if 0 <= number < shape[0]:
+            whole = empty.clone()
+            whole[:, *into] = row[:, *of]
+            yield whole
+    yield from (empty for _ in range(shape[0] - last))

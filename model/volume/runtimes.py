@@ -53,7 +53,7 @@ def load_onnx(path: Path, *, classes: int, layout: Layout, threads: int, subject
 
     def run(patch: torch.Tensor) -> torch.Tensor:
         given = patch if layout == "NCDHW" else patch.movedim(1, -1)
-        return _scores(torch.from_numpy(held.output(given.contiguous().numpy())), patch, classes, layout, subject)
+        return score_volume(torch.from_numpy(held.output(given.contiguous().numpy())), patch, classes, layout, subject)
 
     return run
 
@@ -72,12 +72,12 @@ def load_torchscript(path: Path, *, classes: int, layout: Layout, subject: str) 
         given = patch if layout == "NCDHW" else patch.movedim(1, -1)
         with cast("Any", torch.jit).optimized_execution(False):
             answer: Any = script(given.contiguous())
-        return _scores(answer, patch, classes, layout, subject)
+        return score_volume(answer, patch, classes, layout, subject)
 
     return run
 
 
-def _scores(answer: Any, patch: torch.Tensor, classes: int, layout: Layout, subject: str) -> torch.Tensor:
+def score_volume(answer: Any, patch: torch.Tensor, classes: int, layout: Layout, subject: str) -> torch.Tensor:
     """The scores (classes, …) of a patch. Raises `ModelError` for another shape, and what is not finite."""
     found = answer if isinstance(answer, torch.Tensor) else torch.empty(0)
     if layout == "NDHWC" and found.ndim == 5:

@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
     **dict.fromkeys(("huggingface_hub", "platformdirs", "sklearn", "threadpoolctl"), ("model/*",)),
     **dict.fromkeys(("httpx2", "jinja2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    "monai": ("model/volume/*",),
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),

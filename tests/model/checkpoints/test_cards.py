@@ -19,7 +19,7 @@ def read(content: dict[str, object]) -> ModelCard:
 
 
 def test_the_cards_that_ship() -> None:
-    assert shipped_cards() == ("brain", "csmask", "csmask-cloud", "gland")
+    assert shipped_cards() == ("brain", "brain-mr", "csmask", "csmask-cloud", "gland")
     assert find_card("csmask").labels == ("shadow", "water", "snow/ice", "land", "cloud")
     assert find_card("csmask-cloud").labels == ("cloud", "shadow")
     for name in shipped_cards():

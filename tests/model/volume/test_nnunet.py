@@ -1,5 +1,6 @@
 """nnU-Net v2 folders: what they say of a volume, on the slices' own pixels, and what is refused."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,7 @@ def trained_with(*keys: str, value: Any) -> Callable[..., None]:
             trained_with("plans", *CONFIGURATION, "spacing", value=[3.0, 1.0, 1.0]),
             r"spacing .*\[3.0, 1.0, 1.0\] in the checkpoint, \[1.0, 1.0, 1.0\] in plans.json",
         ),
+        (trained_with("plans", *CONFIGURATION, "spacing", value={1: 1, "a": 2}), "plans in init_args as plain data"),
         (trained_with("plans", "image_reader_writer", value="SimpleITKIO"), "image_reader_writer of plans.json"),
     ],
 )
@@ -313,6 +315,18 @@ def test_checkpoints_that_are_refused(
     with pytest.raises(ModelError, match=message):
         model.check()
     assert capsys.readouterr().out == ""
+
+
+def test_scalars_of_numpy_before_version_2(tmp_path: Path, make_nnunet: Make) -> None:
+    path = make_nnunet(tmp_path / "model")
+    checkpoint = path / "fold_0" / "checkpoint_final.pth"
+    with zipfile.ZipFile(checkpoint) as archive:
+        held = {one: archive.read(one) for one in archive.namelist()}
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        for name, content in held.items():
+            archive.writestr(name, content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    assert b"numpy.core.multiarray" in checkpoint.read_bytes()
+    find_volume_folder(str(path), FolderOptions()).check()
 
 
 def test_mirroring_that_the_training_did_not_do_is_refused(tmp_path: Path, make_nnunet: Make) -> None:
