@@ -30,6 +30,7 @@ from .writer import ImageRecord, Record
 
 Labels = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
 
 _NEAR_MM: Final = 0.05  # between the places of a voxel of a stack and of its reference
 _SUFFIXES: Final = (".nii", ".nii.gz")
@@ -160,10 +161,7 @@ def compare(found: Flags, reference: Flags, spacing: Sequence[float]) -> Agreeme
 
     box = cast("tuple[slice, ...]", ndimage.find_objects((found | reference).astype(np.uint8))[0])
     surfaces = [_surface(np.pad(mask[box], 1)) for mask in (found, reference)]
-    distances = [
-        np.asarray(ndimage.distance_transform_edt(~other, sampling=spacing))[one]
-        for one, other in (surfaces, surfaces[::-1])
-    ]
+    distances = [_distances(one, other, spacing) for one, other in (surfaces, surfaces[::-1])]
     return Agreement(
         *counts,
         dice,
@@ -173,10 +171,19 @@ def compare(found: Flags, reference: Flags, spacing: Sequence[float]) -> Agreeme
     )
 
 
+def _distances(one: Flags, other: Flags, spacing: Sequence[float]) -> Numbers:
+    """Of each voxel of one surface to the nearest of the other."""
+    from scipy import ndimage
+
+    outside: Flags = ~other
+    return np.asarray(ndimage.distance_transform_edt(outside, sampling=spacing), dtype=np.float64)[one]
+
+
 def _surface(mask: Flags) -> Flags:
     from scipy import ndimage
 
-    return mask & ~ndimage.binary_erosion(mask)
+    inner = np.asarray(ndimage.binary_erosion(mask), dtype=np.bool_)
+    return mask & ~inner
 
 
 @dataclass(frozen=True)
