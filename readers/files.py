@@ -215,9 +215,12 @@ def fingerprint(files: Sequence[str]) -> str:
             with Path(name).open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(0)
-                digest.update(size.to_bytes(8, "little") + file.read(_SAMPLE))
-                file.seek(max(0, size - _SAMPLE))
-                digest.update(file.read(_SAMPLE))
+                first = file.read(_SAMPLE)
+                digest.update(size.to_bytes(8, "little") + first)
+                if size > _SAMPLE:
+                    file.seek(size - _SAMPLE)
+                    first = file.read(_SAMPLE)
+                digest.update(first)
         except OSError as error:
             remedy = "Check the path and permissions"
             raise ReadError(name, "must be a readable file", value=str(error), remedy=remedy) from None

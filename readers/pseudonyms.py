@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, Self
 
@@ -77,7 +78,7 @@ class Pseudonyms:
         """Replace a DICOM UID: `2.25.` and a 128-bit number (PS3.5 B.2; the UUID is of version 8, RFC 9562)."""
         if self.show:
             return uid
-        number = int.from_bytes(self._digest("uid", uid)[:16], "big")
+        number = int.from_bytes(_digest(self.key, "uid", uid)[:16], "big")
         number = number & ~(0xF << 76) | (8 << 76)
         number = number & ~(0x3 << 62) | (2 << 62)
         return f"2.25.{number}"
@@ -96,13 +97,17 @@ class Pseudonyms:
 
     def name(self, text: str) -> str:
         """Replace a text that holds a name, as `path` does, but whatever the working directory is."""
-        if self.show:
-            return text
-        suffix = PurePosixPath(text).suffix.lower()
-        return f"file-{self._digest('path', text).hex()[:16]}{suffix if suffix in _SUFFIXES else ''}"
+        return text if self.show else _name(self.key, text)
 
-    def _digest(self, kind: str, text: str) -> bytes:
-        return hmac.digest(self.key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
+
+def _digest(key: bytes, kind: str, text: str) -> bytes:
+    return hmac.digest(key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
+
+
+@lru_cache(maxsize=4096)  # the files of a study are named in its images, its plan and its rows
+def _name(key: bytes, text: str) -> str:
+    suffix = PurePosixPath(text).suffix.lower()
+    return f"file-{_digest(key, 'path', text).hex()[:16]}{suffix if suffix in _SUFFIXES else ''}"
 
 
 def check_key(key: bytes, subject: str) -> bytes:

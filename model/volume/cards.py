@@ -123,8 +123,9 @@ class CardModel:
 
     def check(self) -> None:
         """See `VolumeModel`; fetches where that is allowed."""
-        for file in self._files:
-            locate(file.weights, file.sha256, fetch=self._fetch, name=self.card.name)
+        parts = [(file.weights, file.sha256) for file in self._files]
+        for source, sha256 in parts:
+            locate(source, sha256, fetch=self._fetch, name=self.card.name, beside=parts)
 
     def load(self) -> None:
         """See `VolumeModel`."""

@@ -29,8 +29,8 @@ _QUANTILES: Final = (0.005, 0.995)  # of the coarse volume: black and white
 _MEAN, _STD = 0.449, 0.226  # to which volumes are normalised
 _MARGIN: Final = 0.1  # of the box, at each side
 _FILLED: Final = 0.02  # of a plane of the coarse volume: how much of it must be brain
-_ACTIVATIONS: Final = 0.7 * 2**30
-"""Bytes at the peak: measured."""
+_ACTIVATIONS: Final = 0.5 * 2**30  # bytes at the peak of the networks: measured
+_LABELLING: Final = 4  # bytes per voxel of the volume, for its labels and the components in the box
 
 
 class DeepBet:
@@ -74,7 +74,7 @@ class DeepBet:
         """Of a volume of that shape (slices, rows, columns) and weights of so many bytes."""
         del spacing
         voxels = shape[0] * shape[1] * shape[2]
-        return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS + 7 * voxels)
+        return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS + _LABELLING * voxels)
 
 
 def _limits(coarse: Voxels, subject: str) -> tuple[float, float]:

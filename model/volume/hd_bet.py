@@ -28,6 +28,8 @@ from .orientation import closest_axes
 from .volume import LabelMap, Volume, Voxels
 
 AXES: Final = "SAR"
+"""Of the networks' input: its authors ask for the orientation of the MNI templates. Left and right do not matter, since
+the networks were trained with mirror images."""
 SPACING_MM: Final = 1.5
 LEAST: Final = 128
 """Voxels a side of the networks' input."""

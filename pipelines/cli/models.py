@@ -39,8 +39,9 @@ def models_fetch(name: Card) -> None:
     from ...model.checkpoints.weights import locate
 
     card = find_any_card(name)
-    for file in (file for files in card.weight_files.values() for file in files):
-        print_result(locate(file.weights, file.sha256, fetch=True, name=card.name))
+    parts = [(file.weights, file.sha256) for files in card.weight_files.values() for file in files]
+    for source, sha256 in parts:
+        print_result(locate(source, sha256, fetch=True, name=card.name, beside=parts))
 
 
 @add_command(models_app, "convert")

@@ -6,9 +6,11 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 _UID = re.compile(r"^[0-9]+(\.[0-9]+)*$")
 
@@ -18,10 +20,21 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+@cache
+def _tag(name: str) -> BaseTag:
+    return Tag(name)
+
+
+def _value(dataset: Dataset, name: str) -> Any:
+    """As `dataset.get(name)`, which takes longer for the many attributes that a file lacks."""
+    tag = _tag(name)
+    return dataset[tag].value if tag in dataset else None
+
+
 def items(dataset: Dataset, name: str) -> list[Dataset]:
     """The items of a sequence."""
     try:
-        return list(dataset.get(name) or [])
+        return list(_value(dataset, name) or [])
     except (TypeError, ValueError, NotImplementedError):
         return []
 
@@ -29,7 +42,7 @@ def items(dataset: Dataset, name: str) -> list[Dataset]:
 def values(dataset: Dataset, name: str) -> list[Any]:
     """All values."""
     try:
-        value = dataset.get(name)
+        value = _value(dataset, name)
     except (TypeError, ValueError, NotImplementedError, OverflowError):
         return []
     if value is None or value == "":

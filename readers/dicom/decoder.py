@@ -1,5 +1,7 @@
 """The client of the sandboxed process that parses and decodes DICOM; this side imports no DICOM library."""
 
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Final, cast
 
 import numpy as np
@@ -12,6 +14,8 @@ from .source import Kind
 from .voi_lut import LookupTable
 
 HEADER_SECONDS: Final = 30.0
+BATCH: Final = 32  # headers that are read in one call
+BATCH_SECONDS: Final = 10.0
 FRAME_SECONDS: Final = 120.0
 FRAME_TYPES: Final = ("<f4", "|u1")
 
@@ -29,11 +33,30 @@ class Decoder:
 
     def header(self, source: str) -> FileMetadata:
         """A file's metadata. Raises `FaultError`."""
-        answer = self._call("header", source)
-        try:
-            return FileMetadata.from_json(answer)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FaultError("damaged", type(error).__name__) from error
+        return _metadata(self._call("header", source))
+
+    def headers(self, sources: Sequence[str]) -> Iterator[FileMetadata | FaultError]:
+        """Files' metadata or faults in order, as `header` has them.
+
+        Files are asked for together, since a call costs more than reading a header. Those that crash the process, or
+        take too long, are read again one by one.
+        """
+        for start in range(0, len(sources), BATCH):
+            batch = list(sources[start : start + BATCH])
+            answers: list[Any]
+            try:
+                answers = self._call("headers", batch, seconds=BATCH_SECONDS)
+            except FaultError:
+                answers = []
+            for source, answer in zip_longest(batch, answers):
+                try:
+                    if isinstance(answer, list):
+                        code, value = map(str, cast("list[object]", answer))
+                        yield FaultError(code, value)
+                    else:
+                        yield self.header(source) if answer is None else _metadata(answer)
+                except FaultError as fault:
+                    yield fault
 
     def frame(self, source: str, index: int, start: int, stop: int, *, suv: bool = False) -> npt.NDArray[Any]:
         """Rows start:stop of frame `index` (from 0): float32 (rows, columns) or uint8 (…, 3); of PET as SUV if asked.
@@ -76,3 +99,10 @@ class Decoder:
             return self.process.call(f"{__package__}.decoder_worker:{function}", *arguments, seconds=seconds)
         except SandboxError as error:
             raise FaultError("damaged" if error.code == "raised" else error.code, error.value) from error
+
+
+def _metadata(answer: Any) -> FileMetadata:
+    try:
+        return FileMetadata.from_json(answer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FaultError("damaged", type(error).__name__) from error

@@ -6,6 +6,7 @@ Each may raise `FaultError`, and whatever a parser or decoder raises.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -17,7 +18,7 @@ from .source import members, modified_ns, open_source
 if TYPE_CHECKING:
     from .pixels import Frames
 
-__all__ = ["dicomdir", "digest", "frame", "header", "members", "table"]
+__all__ = ["dicomdir", "digest", "frame", "header", "headers", "members", "table"]
 
 _MAX_RECORDS = 200_000  # in a DICOMDIR
 
@@ -58,6 +59,22 @@ def header(name: str) -> dict[str, Any]:
 
     with open_source(name) as file:
         return read_header(file)
+
+
+def headers(names: Sequence[str]) -> list[Any]:
+    """The metadata of several files: each as `header` has it, or [code, value] of a fault.
+
+    None where something else was raised: the file is to be read alone, so that it fails as it does there.
+    """
+    found: list[Any] = []
+    for name in names:
+        try:
+            found.append(header(name))
+        except FaultError as fault:
+            found.append([fault.code, fault.value])
+        except Exception:  # noqa: BLE001 - a parser may raise anything
+            found.append(None)
+    return found
 
 
 def frame(name: str, index: int, start: int, stop: int, suv: bool = False) -> npt.NDArray[Any]:

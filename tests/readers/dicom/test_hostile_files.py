@@ -16,7 +16,7 @@ from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.scan import scan_input
-from limner.readers.sandbox import MEMORY_MB, SandboxedProcess
+from limner.readers.sandbox import MEMORY_MB, SandboxedProcess, SandboxError
 
 pytestmark = pytest.mark.slow
 
@@ -110,3 +110,37 @@ def test_the_calling_process_imports_no_dicom_library() -> None:
     code = f"import sys, {names}; print('pydicom' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_headers_that_are_read_together_are_those_that_are_read_alone(hostile: dict[str, Path]) -> None:
+    """Also where one file of the batch fails."""
+    decoder = Decoder()
+    paths = [str(path) for path in hostile.values() if path.suffix != ".zip"]
+
+    def alone(path: str) -> object:
+        try:
+            return decoder.header(path)
+        except FaultError as fault:
+            return fault.code, fault.value
+
+    together = [(one.code, one.value) if isinstance(one, FaultError) else one for one in decoder.headers(paths)]
+    assert together == [alone(path) for path in paths]
+    assert {isinstance(one, tuple) for one in together} == {True, False}
+
+
+def test_a_header_that_ends_the_process_costs_itself_only(
+    hostile: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, whole = str(hostile["good"]), SandboxedProcess.call
+
+    def call(self: SandboxedProcess, function: str, *arguments: object, seconds: float) -> object:
+        if "dies" in str(arguments):
+            raise SandboxError("died")
+        return whole(self, function, *arguments, seconds=seconds)
+
+    monkeypatch.setattr(SandboxedProcess, "call", call)
+    first, dead, last = Decoder().headers([good, "dies", good])
+    assert not isinstance(first, FaultError)
+    assert first == last
+    assert isinstance(dead, FaultError)
+    assert dead.code == "died"

@@ -1,0 +1,72 @@
+"""A server of one file, by ranges, for tests: a process of its own, since GDAL holds Python's lock while it waits.
+
+    python serve_file.py FILE MODE FAILURES
+
+Prints its port, and at the end of its input how many bytes it has sent. MODE is "well", a status such as "403", "half"
+(each answer is cut off in its middle), "without ranges" or "silent"; FAILURES is how often it answers 503 before.
+"""
+
+import sys
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+CONTENT, MODE = Path(sys.argv[1]).read_bytes(), sys.argv[2]
+STATE = {"failures": int(sys.argv[3]), "sent": 0}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves the file under every name that ends as a TIFF."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        """Answer with headers only."""
+        self._answer()
+
+    def do_GET(self) -> None:
+        """Answer."""
+        with suppress(OSError):  # the client has had enough
+            self._answer()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def _answer(self) -> None:
+        first, last, status = 0, len(CONTENT) - 1, 200
+        if MODE.isdecimal() or STATE["failures"] or not self.path.endswith(".tif"):
+            status = int(MODE) if MODE.isdecimal() else 503 if STATE["failures"] else 404
+            STATE["failures"] = max(0, STATE["failures"] - 1)
+            self._send(status, b"")
+            return
+        if MODE == "silent":
+            threading.Event().wait(60)
+            return
+        ranged = self.headers.get("Range", "")
+        if ranged and MODE != "without ranges":
+            start, end = ranged.removeprefix("bytes=").split("-")
+            first, last, status = int(start), min(int(end or last), last), 206
+        self._send(status, CONTENT[first : last + 1], f"bytes {first}-{last}/{len(CONTENT)}" if status == 206 else "")
+
+    def _send(self, status: int, part: bytes, ranged: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Accept-Ranges", "none" if MODE == "without ranges" else "bytes")
+        self.send_header("Content-Length", str(len(part)))
+        if ranged:
+            self.send_header("Content-Range", ranged)
+        self.end_headers()
+        if self.command == "GET":
+            cut = len(part) // 2 if MODE == "half" else len(part)
+            self.wfile.write(part[:cut])
+            STATE["sent"] += cut
+            self.close_connection = self.close_connection or cut < len(part)
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.write(f"{server.server_address[1]}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    sys.stdout.write(f"{STATE['sent']}\n")
