@@ -146,7 +146,7 @@ class NnUNet:
         numbers = sum(part.numel() for part in network.parameters()) * len(config.folds)
         logits = 2.0 * len(config.folds) * config.labels.heads * depth * height * width
         band = 8.0 * height * width * (depth * source[0] / sides[0] + 60) + 12.0 * depth * height * width
-        running = 4.0 * patch * (7 * config.network.features[0] + 3 * config.labels.heads)
+        running = 4.0 * patch * (9 * config.network.features[0] + 3 * config.labels.heads)
         back = 30.0 * max(CHUNK, source[1] * source[2])
         work = float(patches.count * patch * numbers * 2 ** len(self._mirrored))
         return Cost(

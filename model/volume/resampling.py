@@ -22,6 +22,7 @@ import torch
 from .orientation import AxesTriple
 
 _NEGLIGIBLE: Final = 1e-17
+_BLOCK: Final = 16  # rows of the source that are resampled at a time
 ANISOTROPY: Final = 3.0
 """nnU-Net's ratio of the spacings above which the axis of the largest is resampled by itself."""
 
@@ -171,13 +172,22 @@ class RowCache:
     def read(self, first: int, last: int) -> torch.Tensor:
         """Rows [first, last) in float64; `first` never falls."""
         low, high = self._resampler.needs(first, last)
+        high = max(high, self._last)
         start = max(low, self._last)
         kept = self._rows[low - self._first :] if low < self._last else self._rows[:0]
         if high > start:
-            fresh = self._resampler.in_plane(self._source(start, high), start)
-            kept = torch.cat((kept, fresh)) if len(kept) else fresh
-        self._rows, self._first, self._last = kept, low, max(high, self._last)
-        return self._resampler.across(kept[: high - low], first, last)
+            for block in range(start, high, _BLOCK):
+                end = min(block + _BLOCK, high)
+                fresh = self._resampler.in_plane(self._source(block, end), block)
+                if block == start:
+                    self._rows = torch.empty((high - low, *fresh.shape[1:]), dtype=fresh.dtype)
+                    if len(kept):
+                        self._rows[: len(kept)] = kept
+                self._rows[block - low : end - low] = fresh
+            kept = self._rows
+        self._rows, self._first, self._last = kept, low, high
+        needed = self._resampler.needs(first, last)[1] - low
+        return self._resampler.across(self._rows[:needed], first, last)
 
 
 def new_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> AxesTriple:
