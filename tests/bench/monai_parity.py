@@ -6,6 +6,9 @@ Needs monai beside limner; says so and ends where it is not. Each series goes th
 of the bundle's configuration, behind its reader, and through limner.
 """
 
+# MONAI is not among what the project installs:
+# pyright: reportMissingImports=false
+
 import importlib.util
 import json
 import sys

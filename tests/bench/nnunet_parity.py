@@ -6,6 +6,9 @@ Needs nnunetv2, with nibabel and SimpleITK, beside limner; says so and ends wher
 as NIfTI, read and segmented by nnU-Net's own predictor, and compared with the label maps of the same voxels here.
 """
 
+# nnU-Net is not among what the project installs:
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import importlib.util
 import os
 import sys
@@ -87,7 +90,9 @@ def plans(name: str, case: dict[str, Any]) -> dict[str, Any]:
     """Plans as nnU-Net writes them."""
     residual, stages = case.get("residual", False), 3
     strides = [[1, 1, 1], case.get("stride", [2, 2, 2]), [2, 2, 2]]
-    resampling = {f"resampling_fn_{what}": "resample_data_or_seg_to_shape" for what in ("data", "seg", "probabilities")}
+    resampling: dict[str, Any] = {
+        f"resampling_fn_{what}": "resample_data_or_seg_to_shape" for what in ("data", "seg", "probabilities")
+    }
     for what, order in (("data", 3), ("seg", 1), ("probabilities", 1)):
         resampling[f"resampling_fn_{what}_kwargs"] = {
             "is_seg": what == "seg",
