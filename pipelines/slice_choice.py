@@ -5,10 +5,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ..readers.errors import RequestError
-from ..readers.image import ImageInfo
+
+if TYPE_CHECKING:
+    from ..readers.image import ImageInfo
 
 _EXAMPLES: Final = "For example --slices 10-40, --slices 1,5,9, --slices every:5 or --slices at:-12.5mm"
 _NUMBERS: Final = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?")
@@ -54,7 +56,7 @@ class SliceChoice:
                 raise RequestError("slices", rule, value=text, remedy=_EXAMPLES)
         return cls(tuple(numbers), tuple(every), tuple(at))
 
-    def planes(self, info: ImageInfo) -> frozenset[int]:
+    def planes(self, info: "ImageInfo") -> frozenset[int]:
         """The planes of a stack, from 0, that are chosen; none where its slices have other numbers and positions."""
         count = len(info.planes)
         chosen = {plane for first, last in self.numbers for plane in range(first - 1, min(last, count))}
@@ -62,7 +64,7 @@ class SliceChoice:
         return frozenset(chosen.union(*(_nearest(info, position) for position in self.at_mm)))
 
 
-def slices_text(info: ImageInfo) -> str:
+def slices_text(info: "ImageInfo") -> str:
     """The slices that can be chosen of a stack: their number, and from where to where they lie."""
     positions = [plane.position_mm for plane in info.planes if plane.position_mm is not None]
     count = len(info.planes)
@@ -70,7 +72,7 @@ def slices_text(info: ImageInfo) -> str:
     return f"{count} slice{'s' if count > 1 else ''} {where}"
 
 
-def _nearest(info: ImageInfo, position: float) -> list[int]:
+def _nearest(info: "ImageInfo", position: float) -> list[int]:
     """The planes nearest to a position, at most half of the largest step between slices away from it."""
     placed = [(plane.position_mm, at) for at, plane in enumerate(info.planes) if plane.position_mm is not None]
     if not placed:
