@@ -7,7 +7,7 @@ of the bundle's configuration, behind its reader, and through limner.
 """
 
 # MONAI is not among what the project installs:
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 import importlib.util
 import json
