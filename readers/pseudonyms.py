@@ -110,6 +110,11 @@ def _name(key: bytes, text: str) -> str:
     return f"file-{_digest(key, 'path', text).hex()[:16]}{suffix if suffix in _SUFFIXES else ''}"
 
 
+def is_pseudonym(path: str) -> bool:
+    """Whether a path is of the form that `Pseudonyms.path` gives."""
+    return bool(_PSEUDONYM.fullmatch(path))
+
+
 def check_key(key: bytes, subject: str) -> bytes:
     """Return a key. Raises `RequestError`, which does not contain the key, where it could be guessed."""
     if len(key) < _MIN_KEY_BYTES or len(set(key)) < _MIN_DISTINCT_BYTES:

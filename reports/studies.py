@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..readers.image import Kind, Plane
+from ..readers.pseudonyms import is_pseudonym
 from .columns import COUNTED, IMAGE, MODEL, NAME, fact
 from .patient_geometry import centres_lps_mm, slice_positions_mm
 from .streams import Stream, write_stream
@@ -232,6 +233,16 @@ _SLICE_STATUS = (
 )
 
 
+def _paths(rows: SliceRows) -> list[str | None]:
+    """The file of each slice where it may be shown: as the table of files has it or its archive, or a pseudonym."""
+    known = {row.path for row in rows.record.files if row.path}
+
+    def shown(source: str) -> bool:
+        return source in known or is_pseudonym(source) or any(map(source.startswith, known))
+
+    return [source if shown(source) else None for source in (plane.source for plane in rows.planes)]
+
+
 def _plane(name: str) -> Callable[[SliceRows], object]:
     return lambda rows: [getattr(plane, name) for plane in rows.planes]
 
@@ -252,8 +263,8 @@ SLICES: tuple[Column[SliceRows], ...] = (
     Column(
         "path",
         "string",
-        "its file, as files.csv names it; a member of an archive has a name of its own",
-        _plane("source"),
+        "its file, as files.csv names it; a member of an archive has a pseudonym of its own",
+        _paths,
     ),
     Column("sop_uid", "string", "the SOP instance, as a pseudonym", _plane("name")),
     Column("frame", "int64", "frame within it, from 1", _plane("frame")),

@@ -61,6 +61,12 @@ def making() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def make_nnunet() -> Callable[..., Path]:
+    """Makes a folder of nnU-Net v2 that labels what is brighter than 100."""
+    return module("model/volume/conftest").nnunet
+
+
+@pytest.fixture(scope="session")
 def virginia() -> Path:
     """The sample scene of the checkout: six bands of a Sentinel-2 scene, each its own file."""
     return ROOT / "notebooks" / "samples" / "virginia"

@@ -326,6 +326,11 @@ def shipped_cards() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
 
 
+def shipped_model_cards() -> list[ModelCard]:
+    """The cards of segmentation networks that come with limner."""
+    return [card for name in shipped_cards() if isinstance(card := find_any_card(name), ModelCard)]
+
+
 @cache
 def shipped_digests() -> frozenset[str]:
     """The sha256 of every weight file that a shipped card names."""

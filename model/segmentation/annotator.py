@@ -13,7 +13,7 @@ from ...readers.errors import ModelError
 from ...readers.image import ImageInfo, Mask, Pixels
 from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
 from ..checkpoints import onnx, tile_statistics, weights
-from ..checkpoints.cards import CardVariant, ModelCard, find_card, shipped_cards, shipped_digests
+from ..checkpoints.cards import CardVariant, ModelCard, find_card, shipped_digests, shipped_model_cards
 from ..checkpoints.memory import file_bytes
 from ..class_maps import ClassScores, class_map_bytes, class_map_to_polygons, fill_invalid
 from ..domain import Domain
@@ -265,7 +265,7 @@ class Segmenter:
         if "number" in found:
             remedy = "State the sensor and its level with --sensor, for example --sensor sentinel-2-l1c"
         else:
-            able = [n for n in shipped_cards() if any([v.quantity] == found for v in find_card(n).variants)]
+            able = [c.name for c in shipped_model_cards() if any([v.quantity] == found for v in c.variants)]
             remedy = f"Choose a model made for that: {', '.join(able) or 'none is shipped'}"
         return ModelError(subject, f"must have values of {' or '.join(needed)}", value=", ".join(found), remedy=remedy)
 

@@ -170,12 +170,6 @@ def make_info() -> MakeInfo:
 
 
 @pytest.fixture(scope="session")
-def make_nnunet() -> Callable[..., Path]:
-    """`nnunet`."""
-    return nnunet
-
-
-@pytest.fixture(scope="session")
 def make_weights() -> Callable[..., dict[str, torch.Tensor]]:
     """`threshold_weights`."""
     return threshold_weights
