@@ -34,6 +34,7 @@ from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render, visibility
 from .annotator import Answer, InputSpec, View
 from .finding import Coverage, Finding
+from .montage import MontageImage
 from .scores import require_finite
 from .tiling import CanvasTiles, TileGrid, join_tiles, place_on_canvas, squash_to_tile
 
@@ -66,6 +67,8 @@ def read_view(
     values = None
     if spec.bands is None:
         canvas = _render(region, native, valid, stretch)
+        if isinstance(image, MontageImage):
+            canvas = image.draw_marks(canvas, region.box, region.plane)
     else:
         values = PhysicalValues.of(image, spec.bands, spec.quantity)
         canvas, valid = native, values.valid(native, valid)

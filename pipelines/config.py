@@ -129,6 +129,10 @@ class Settings(BaseModel):
     """
     tissue: Literal["auto", "off"] = "auto"
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    stack: Literal["slices", "montage"] = "slices"
+    """How a stack is shown to a model of pictures: slice by slice, or as montages of as many slices as a region has
+    tiles, each in a tile, with its number and the side of the patient.
+    """
     slices: Texts = ()
     """Slices of each stack to analyse: numbers and ranges (1,5,10-40), every:N for the first and each Nth after it, or
     at:-12.5mm for those nearest to a position along the normal. Default: all.
@@ -237,6 +241,12 @@ class Settings(BaseModel):
         if self.whole and self.resolution:
             rule, remedy = "must not be given together with a resolution", "Leave out --whole or --resolution"
             raise RequestError("whole", rule, value=f"resolution {self.resolution}", remedy=remedy)
+        if self.stack == "montage" and (self.whole or self.resolution):
+            rule, value = (
+                "must not be a montage, which has a scale of its own,",
+                "whole" if self.whole else "resolution",
+            )
+            raise RequestError("stack", f"{rule} with {value}", value="montage", remedy=f"Leave {value} out")
         return self
 
     @field_validator("hd_num")

@@ -14,7 +14,7 @@ from ..reports.measures import LabelArea, area_share, crs_name, label_areas, tot
 from ..reports.overview.scale_bar import format_area, format_volume
 from ..reports.writer import ImageRecord, Record
 from .cli.terminal import indent, plural, table, visible
-from .run.plan import format_pixel_size, ground_metres
+from .run.analysis_scale import format_pixel_size, ground_metres
 
 if TYPE_CHECKING:
     from PIL import Image as Picture

@@ -53,6 +53,10 @@ class Keywords(TypedDict, total=False):
     """
     tissue: Literal["auto", "off"] | None
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    stack: Literal["slices", "montage"] | None
+    """How a stack is shown to a model of pictures: slice by slice, or as montages of as many slices as a region has
+    tiles, each in a tile, with its number and the side of the patient.
+    """
     slices: str | Sequence[str] | None
     """Slices of each stack to analyse: numbers and ranges (1,5,10-40), every:N for the first and each Nth after it, or
     at:-12.5mm for those nearest to a position along the normal. Default: all.

@@ -79,6 +79,10 @@ def _analysis_rows(image: ImagePlan) -> list[Row]:
         size = " × ".join(f"{one:.4g}" for one in image.spec.volume.spacing)
         return [("analysed as", f"one volume of {len(image.regions)} slices, with voxels of {size} mm")]
     region = image.largest_region
+    if image.montage is not None:
+        layout = f"{image.montage.columns} × {image.montage.rows} slices, each in a tile of {image.spec.tile} px"
+        order = "in order, row by row, with their numbers and sides"
+        return [("analysed as", "RGB"), ("regions", f"{len(image.regions)} montages of up to {layout}, {order}")]
     count = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
     return [
         ("analysed as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),

@@ -31,6 +31,8 @@ class Grid:
     planes: int = 1
     orientation: Orientation = UPRIGHT
     """How the image is turned north-up. Grid pixels are upright: they lie on the image as it is turned."""
+    unit: str = "slice"
+    """What a plane is, in the keys of regions: a "slice", or a "page" of a montage of slices."""
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(one) and one > 0 for one in (*self.size, *self.scale)):
@@ -152,8 +154,8 @@ class Region:
     def key(self) -> str:
         """A name that is the same in every run with the same grid; in a stack the slice comes first, from 1."""
         c, r = self.columns, self.rows
-        slice_ = f"slice{self.plane + 1}-" if self.grid.planes > 1 else ""
-        return f"{self.grid.image}/{slice_}x{c.start}y{r.start}w{c.stop - c.start}h{r.stop - r.start}"
+        plane = f"{self.grid.unit}{self.plane + 1}-" if self.grid.planes > 1 else ""
+        return f"{self.grid.image}/{plane}x{c.start}y{r.start}w{c.stop - c.start}h{r.stop - r.start}"
 
     @property
     def size(self) -> tuple[int, int]:

@@ -6,7 +6,6 @@ reason. An image that cannot be analysed is a failed row, and the others go on.
 
 import hashlib
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,12 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, InputSpec, SupportsDomain, SupportsPictureFit
 from ...model.domain import whole_tiles
-from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
-from ...readers.geodesy import metres_per_pixel
-from ...readers.image import ImageInfo, Kind
+from ...model.montage import StackMontage
+from ...readers.errors import LimnerError, ReadError, RequestError
+from ...readers.geometry import Box
+from ...readers.image import ImageInfo
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
-from ...readers.regions import Grid, Region, cut_regions, snap_scale, whole_scale
+from ...readers.regions import Grid, Region, cut_regions
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
 from ...readers.vectors import vector_digest
@@ -33,8 +33,8 @@ from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Settings
 from ..progress import EventHandler, Inspecting
-from ..resolution import Resolution
 from ..slice_choice import slices_text
+from .analysis_scale import analysis_scale, ground_metres, pixel_aspect
 from .domain_check import check_domain
 from .kept_overviews import keep_overview
 from .overview_stats import FITTED, OUTSIDE, NothingChosenError, OnStep, compute_overview_stats
@@ -45,7 +45,6 @@ from .windows import with_model_window
 RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
 NOT_CHOSEN = "not chosen with --slices"
-MAX_ENLARGEMENT = 16
 DEFAULT_INPUT_SPEC = InputSpec(tile=336)  # for runs without a model: the tile size of common vision encoders
 
 _INPUT_SPEC = TypeAdapter(InputSpec)
@@ -64,6 +63,7 @@ class _PlanFields(BaseModel):
     warnings: tuple[str, ...] = ()
     forced: str = ""
     orientation: Orientation = UPRIGHT
+    montage: StackMontage | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ class ImagePlan:
     """Sentences on why the results must not be believed unseen."""
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase; "" where nothing is."""
+    montage: StackMontage | None = None
+    """The montage of slices that a model is shown; None where it is shown planes."""
     skipped: Mapping[str, str] | None = None
     """Reasons by key of the regions that need not be read."""
 
@@ -110,6 +112,23 @@ class ImagePlan:
     def largest_region(self) -> Region:
         """A region with the most tiles."""
         return max(self.regions, key=lambda region: region.tiles[0] * region.tiles[1])
+
+    def area_px(self, region: Region) -> float:
+        """Level-0 pixels of what a region reports: of slices alone, not of the empty parts of a montage."""
+        if self.montage is None:
+            return region.core.width * region.core.height
+        return float(len(self.montage.on_page(region.plane)) * self.info.size[0] * self.info.size[1])
+
+    def reported_boxes(self, region: Region) -> list[tuple[Box, int]]:
+        """(box, plane) of what a region reports, in level-0 pixels: each slice of a montage's page, else its core."""
+        if self.montage is None:
+            return [(region.core, region.plane)]
+        return [(self.info.box, plane) for plane in self.montage.on_page(region.plane)]
+
+    @property
+    def left_out(self) -> list[int]:
+        """The slices that are on no page of a montage."""
+        return [] if self.montage is None else sorted({*range(len(self.info.planes))} - {*self.montage.planes})
 
     @property
     def analysis_metres(self) -> tuple[float, float] | None:
@@ -133,6 +152,7 @@ class ImagePlan:
             "warnings": list(self.warnings),
             **({"forced": self.forced} if self.forced else {}),
             **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
+            **({} if self.montage is None else {"montage": asdict(self.montage)}),
         }
 
     @classmethod
@@ -143,7 +163,7 @@ class ImagePlan:
         return cls(
             info=info,
             spec=_INPUT_SPEC.validate_python(record["spec"]),
-            grid=Grid(info.id, info.size, fields.scale, len(info.planes), fields.orientation),
+            grid=_grid(info, fields.montage, fields.scale, fields.orientation),
             hd_num=fields.hd_num,
             overlap=fields.overlap,
             stretch=fields.stretch,
@@ -153,6 +173,7 @@ class ImagePlan:
             tissue=fields.tissue,
             warnings=fields.warnings,
             forced=fields.forced,
+            montage=fields.montage,
         )
 
 
@@ -245,18 +266,6 @@ def area_digest(settings: Settings) -> str:
     return vector_digest(settings.area) if settings.area else ""
 
 
-def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
-    """Metres on the ground per level-0 pixel along x and y, at the image centre; None where not known."""
-    return metres_per_pixel(info.placement, (info.size[0] / 2, info.size[1] / 2))
-
-
-def format_pixel_size(metres: float, kind: Kind = "map") -> str:
-    """A pixel size in the unit of its kind of image, to four digits: 30 m, 0.5 µm, 0.6615 mm."""
-    if kind == "study":
-        return f"{metres * 1e3:.4g} mm"
-    return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
-
-
 def _plan_image(
     info: ImageInfo,
     annotator: Annotator | None,
@@ -274,8 +283,8 @@ def _plan_image(
     planes = _chosen_planes(info, settings)
     whole = _whole_tiles(info, annotator, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec, settings, whole)))
-    scale = grid_scale(info, spec, settings.resolution, whole)
-    grid = Grid(info.id, info.size, scale, len(info.planes), image_orientation(info))
+    montage = _montage(info, spec, settings, planes)
+    grid = _grid(info, montage, analysis_scale(info, spec, settings, whole, montage), image_orientation(info))
     check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
     stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
@@ -300,13 +309,39 @@ def _plan_image(
         tissue=stats.roi.tissue_method,
         warnings=(*domain.warnings, *stats.roi.warnings),
         forced=domain.forced,
+        montage=montage,
     )
     no_model = NO_MODEL if annotator is None else ""
     reasons = {
-        region.key: (NOT_CHOSEN if region.plane not in planes else stats.roi.skip_reason(region.core)) or no_model
+        region.key: (
+            NOT_CHOSEN if montage is None and region.plane not in planes else stats.roi.skip_reason(region.core)
+        )
+        or no_model
         for region in plan.regions
     }
     return replace(plan, skipped={key: reason for key, reason in reasons.items() if reason})
+
+
+def _grid(info: ImageInfo, montage: StackMontage | None, scale: tuple[float, float], orientation: Orientation) -> Grid:
+    if montage is None:
+        return Grid(info.id, info.size, scale, len(info.planes), orientation)
+    return Grid(info.id, montage.page_size, scale, montage.pages, unit="page")
+
+
+def _montage(info: ImageInfo, spec: InputSpec, settings: Settings, planes: frozenset[int]) -> StackMontage | None:
+    """The montage in which a stack is shown; None for other images, and without one.
+
+    Raises `RequestError` for a model that cannot be shown one.
+    """
+    if settings.stack != "montage" or info.kind != "study" or len(info.planes) == 1:
+        return None
+    shown = spec.bands is None and not spec.halo and not spec.overlap
+    if not shown or settings.area or settings.overlap:
+        value = "a model that reads values of pixels" if not shown else "--area" if settings.area else "--overlap"
+        rule, remedy = "must not be a montage for a model that maps pixels, or with an area or overlap", "Leave it out"
+        raise RequestError("--stack", rule, value=value, remedy=remedy)
+    pixel = ground_metres(info) or pixel_aspect(info)
+    return StackMontage.of(sorted(planes), info.size, pixel, tile=spec.tile, cells=settings.hd_num)
 
 
 def _chosen_planes(info: ImageInfo, settings: Settings) -> frozenset[int]:
@@ -349,58 +384,6 @@ def _size_notes(info: ImageInfo, spec: InputSpec, settings: Settings, whole: int
     return notes
 
 
-def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str, whole: int = 0) -> tuple[float, float]:
-    """Level-0 pixels per grid pixel along x and y.
-
-    An image that is shown `whole`, in at most so many tiles, is reduced until it fits. Otherwise the requested
-    resolution comes first, then the annotator's, then the image's own. Pixels that are not square are
-    made so, at the size of their shorter side, also where only the pixel aspect of a study is known. Raises
-    `RequestError` where the pixel size must be known and is not, `ModelError` where it does not suit the model.
-    """
-    if spec.volume is not None:
-        return 1.0, 1.0
-    model_metres = spec.resolution
-    if model_metres is not None and spec.unit == "um":
-        model_metres *= 1e-6
-    requested = Resolution.parse(resolution) or Resolution(model_metres)
-    actual = ground_metres(info)
-    if whole:
-        pixel = actual or _pixel_aspect(info)
-        scale = whole_scale(info.size, pixel, tile=spec.tile, halo=spec.halo, hd_num=whole)
-        if model_metres is not None and actual is not None:
-            _check_model_resolution(info, actual, scale, model_metres, spec.tolerates)
-        return scale
-    if actual is None:
-        if requested.metres is None and (model_metres is None or resolution):
-            pixel = _pixel_aspect(info)
-            return snap_scale(min(pixel), pixel)
-        cause = f"--resolution {resolution}" if requested.metres and resolution else "the model"
-        raise RequestError(
-            info.uri,
-            f"must have a known pixel size, since {cause} needs it",
-            value=f"no pixel size in {'its placement' if info.kind == 'map' else 'the file'} ({info.placement.source})",
-            remedy=_STATE_PIXEL_SIZE[info.kind] if "CRS" not in info.placement.source else _STATE_CRS,
-        )
-    metres = min(actual) if requested.metres is None else requested.metres
-    scale = snap_scale(metres, actual)
-    if min(scale) < 1 / MAX_ENLARGEMENT:
-        raise RequestError(
-            info.uri,
-            f"must not be enlarged more than {MAX_ENLARGEMENT} times",
-            value=f"pixels of {format_pixel_size(max(actual))} to be analysed at {format_pixel_size(metres)}",
-            remedy="Give a coarser --resolution",
-        )
-    if model_metres is not None:
-        _check_model_resolution(info, actual, scale, model_metres, spec.tolerates)
-    return scale
-
-
-def _pixel_aspect(info: ImageInfo) -> tuple[float, float]:
-    """The sides (x, y) of a pixel in any unit, where no placement states its size: square unless a study says more."""
-    sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
-    return (sides[0], sides[1]) if sides else (1.0, 1.0)
-
-
 def _check_volume(info: ImageInfo, settings: Settings) -> None:
     """Raise `RequestError` for what cannot be asked of a model that labels the voxels of a whole stack."""
     whole, slices = "yes" if settings.whole else "", ",".join(settings.slices)
@@ -408,33 +391,6 @@ def _check_volume(info: ImageInfo, settings: Settings) -> None:
     for name, value in (("resolution", settings.resolution), ("whole", whole), ("slices", slices)):
         if value:
             raise RequestError(f"--{name}", f"must not be given {why}", value=value, remedy=f"Leave --{name} out")
-
-
-_STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"
-_OWN_PIXELS = "--resolution native shows the model the picture's own pixels, unchecked"
-_STATE_PIXEL_SIZE = {
-    "map": f"State --microns-per-pixel for a slide, or --metres-per-pixel for a map; {_OWN_PIXELS}",
-    "slide": "State it with --microns-per-pixel, such as --microns-per-pixel 0.5, "
-    f"or for many slides with --set reader_options.spacing_csv=slides.csv; {_OWN_PIXELS}",
-    "study": "Leave --resolution out, give --whole, or choose a model that works at any pixel size",
-}
-
-
-def _check_model_resolution(
-    info: ImageInfo, actual: tuple[float, float], scale: tuple[float, float], model_metres: float, tolerance: float
-) -> None:
-    """Raise `ModelError` where the analysed pixels, or the detail in them where enlarged, do not suit the model."""
-    analysed = math.sqrt(actual[0] * scale[0] * actual[1] * scale[1])
-    detail = math.sqrt(actual[0] * actual[1] * max(1.0, scale[0]) * max(1.0, scale[1]))
-    limit = tolerance * (1.0 + 1e-6)
-    for metres, name in ((analysed, "analysed"), (detail, "image")):
-        if not 1 / limit <= metres / model_metres <= limit:
-            raise ModelError(
-                info.uri,
-                f"must have pixels within a factor {tolerance:g} of the {format_pixel_size(model_metres)} of the model",
-                value=f"{name} pixels of {format_pixel_size(metres)}",
-                remedy="Leave out --resolution and --whole if the image is fine enough, or choose another model",
-            )
 
 
 def _no_image_left(scanned: Sequence[ScannedFile], failed: Sequence[LimnerError]) -> LimnerError:

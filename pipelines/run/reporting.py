@@ -46,7 +46,7 @@ from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY, needed_channels
 from .parts import PARTS, unpack_raster
-from .plan import NO_MODEL, ImagePlan
+from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP
@@ -308,14 +308,16 @@ def _image_record(
     done = [entry for entry in found if entry is not None and entry.status == "done"]
     unanalysed = [
         UnanalysedRegion(
-            region.core,
+            box,
             "unreadable" if entry and (entry.status == "failed" or entry.error == NOT_VISIBLE) else "skipped",
             entry.error if entry else NOT_RUN,
-            region.plane,
+            plane,
         )
         for region, entry in zip(plan.regions, found, strict=True)
         if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
+        for box, plane in plan.reported_boxes(region)
     ]
+    unanalysed += [UnanalysedRegion(plan.info.box, "skipped", NOT_CHOSEN, plane) for plane in plan.left_out]
     areas = _areas(plan, found)
 
     def label_maps() -> Iterator[LabelMap]:
@@ -368,9 +370,15 @@ def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     pixel = pixel_area_m2(plan.info)
     parts: dict[_AreaKey, list[_Share]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
-        whole = (core.width * core.height, None if m2 is None else float(m2[i]))
+        pixels = plan.area_px(plan.regions[i])
+        whole = (pixels, None if m2 is None else float(m2[i]) * pixels / (core.width * core.height))
         for key, share in _area_parts(entry, whole, plan.outside_reason):
             parts.setdefault(key, []).append(share)
+    if plan.left_out:
+        one = plan.info.box
+        each = box_areas_m2([(one.x0, one.y0, one.x1, one.y1)], plan.info.placement)
+        shares = [(one.width * one.height, None if each is None else float(each[0]), 1)] * len(plan.left_out)
+        parts.setdefault(("skipped", NOT_CHOSEN), []).extend(shares)
     areas: list[Area] = []
     for status, reason in sorted(parts, key=lambda key: (_AREA_STATUSES.index(key[0]), key[1])):
         shares = parts[status, reason]
@@ -423,6 +431,8 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
     facts = dict(plan.info.facts)
     if len(plan.info.planes) > 1:
         rows["Slices"] = str(len(plan.info.planes))
+    if plan.montage is not None:
+        rows["Montages"] = f"of up to {plan.montage.columns} × {plan.montage.rows} slices, in order, row by row"
     if plan.tissue:
         rows["Tissue"] = plan.tissue
     if "window_used" in facts:

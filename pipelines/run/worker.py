@@ -9,6 +9,7 @@ from typing import Self, cast
 
 from ...model.annotator import Annotator, Answer, View
 from ...model.finding import Coverage, Result
+from ...model.montage import MontageImage
 from ...model.views import measure_coverage, read_view, to_image_coordinates
 from ...model.volume.volume import SupportsVolumes
 from ...readers.errors import LimnerError, ModelError
@@ -133,7 +134,8 @@ class RegionJob:
             if len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
             names = None if plan.spec.volume else channel_names(plan.info, plan.spec, plan.stretch)
-            self._open[key] = open_image(plan.info, names)
+            image = open_image(plan.info, names)
+            self._open[key] = image if plan.montage is None else MontageImage(image, plan.montage)
         self._open.move_to_end(key)
         return self._open[key]
 
@@ -159,8 +161,10 @@ class RegionJob:
         seconds += view.seconds
         try:
             kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
-            findings = tuple(to_image_coordinates(answer, view) for answer in kept)
             plan = self.images[region.grid.image]
+            findings = tuple(to_image_coordinates(answer, view) for answer in kept)
+            if plan.montage is not None:
+                findings = tuple(map(plan.montage.to_slices, findings))
             coverage = _coverage(view, plan)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, seconds)
@@ -169,8 +173,21 @@ class RegionJob:
 
 
 def _coverage(view: View, plan: ImagePlan) -> Coverage:
-    """The coverage of a view. Invalid pixels beside detected tissue are no data, rather than glass."""
-    return measure_coverage(view, plan.info.placement, plan.area, invalid_first=bool(plan.tissue))
+    """The coverage of a view. Invalid pixels beside detected tissue are no data, rather than glass.
+
+    The empty parts of a montage are not counted.
+    """
+    cover = measure_coverage(view, plan.info.placement, plan.area, invalid_first=bool(plan.tissue))
+    if plan.montage is None:
+        return cover
+    core, area = view.region.core, plan.area_px(view.region)
+    invalid = max(0.0, cover.invalid_px - (core.width * core.height - area))
+    share = area / (cover.valid_px + invalid)  # pixels at the edges of slices are whole in the analysis
+    pixels = cover.valid_px * share, invalid * share
+    if cover.valid_m2 is None or cover.invalid_m2 is None:
+        return replace(cover, valid_px=pixels[0], invalid_px=pixels[1])
+    m2 = (cover.valid_m2 + cover.invalid_m2) / (core.width * core.height)
+    return replace(cover, valid_px=pixels[0], invalid_px=pixels[1], valid_m2=pixels[0] * m2, invalid_m2=pixels[1] * m2)
 
 
 def _failure(region: Region, error: LimnerError | MemoryError, seconds: float) -> Result:

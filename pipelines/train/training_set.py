@@ -19,7 +19,8 @@ from ...readers.image import ImageInfo
 from ...readers.regions import Region
 from ..config import Resolution, Settings
 from ..progress import EventHandler, Message
-from ..run.plan import ImagePlan, format_pixel_size, ground_metres, make_plan
+from ..run.analysis_scale import format_pixel_size, ground_metres
+from ..run.plan import ImagePlan, make_plan
 from ..run.redaction import Redactor, scan_with_redaction
 from ..run.worker import RegionJob
 from .feature_cache import FeatureCache, TileFeatures, encode_tiles

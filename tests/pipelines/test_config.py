@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from limner.pipelines.config import NEUTRAL, Resolution, Settings, presets
-from limner.pipelines.run.plan import format_pixel_size
+from limner.pipelines.run.analysis_scale import format_pixel_size
 from limner.readers.errors import RequestError
 
 
