@@ -166,7 +166,7 @@ def test_the_name_of_a_flat_picture_that_is_a_slide_is_nowhere(
     assert said.code == 1, said.err
     written = everything(out) + (said.out + said.err).encode()
     assert len(written) > 10_000
-    assert b"DOE" not in written
+    assert b"DOE_J" not in written  # three letters may be in a compressed picture by chance
 
 
 @pytest.mark.parametrize(
@@ -286,4 +286,4 @@ def test_the_pages_of_a_vsi_are_never_shown(
         said = limner("run", what, *words, "--out", out)
         assert list(out.glob("*.png")) == []
         assert "DOE" not in said.err + said.out
-        assert b"DOE" not in everything(out)
+        assert b"DOE_J" not in everything(out)
