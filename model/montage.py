@@ -99,8 +99,12 @@ class StackMontage:
         else:
             area, plane, geometry = max(shares, key=lambda share: (share[0], -share[1]))
             several = () if area >= _MOSTLY * sum(share[0] for share in shares) else [share[1] for share in shares]
+        numbers = dict(finding.numbers)
+        if "valid" in numbers:  # of the cell, or of the page, of which parts lie in no slice
+            count = len(planes) if not shares else 1
+            numbers["valid"] = min(1.0, numbers["valid"] * finding.geometry.area / (geometry.area * count))
         notes = {**finding.notes, **({"slices": _numbers(several)} if len(several) > 1 else {})}
-        return replace(finding, geometry=geometry, plane=plane, cut=False, window=None, notes=notes)
+        return replace(finding, geometry=geometry, plane=plane, cut=False, window=None, numbers=numbers, notes=notes)
 
 
 def _numbers(planes: Sequence[int]) -> str:

@@ -109,6 +109,17 @@ def test_a_finding_belongs_to_the_slice_that_has_most_of_it() -> None:
     assert ordered.to_slices(Finding("a", shapely.box(0, 0, 16, 16), "region", plane=1)).notes == {}
 
 
+def test_the_valid_share_is_that_of_the_slice() -> None:
+    """Not of its cell, of which a quarter lies beside the slice, nor of the page."""
+    montage = StackMontage.of(range(3), SIZE, (1.0, 1.0), tile=8, cells=4)
+    tile = Finding("a", shapely.box(8, 0, 16, 8), "tile", numbers={"valid": 0.75, "p.a": 0.5})
+    region = Finding("a", shapely.box(0, 0, 16, 16), "region", numbers={"valid": 0.5625, "p.a": 0.5})
+    for finding in (tile, region):
+        assert montage.to_slices(finding).numbers == {"valid": 1.0, "p.a": 0.5}
+    half = montage.to_slices(Finding("a", shapely.box(0, 0, 8, 8), "tile", numbers={"valid": 0.375}))
+    assert half.numbers["valid"] == 0.5
+
+
 def test_numbers_and_sides_are_drawn_at_the_left_of_each_cell() -> None:
     montage = StackMontage.of(range(3), (64, 64), (1.0, 1.0), tile=128, cells=4)
     stack = Stack(3)

@@ -38,7 +38,9 @@ def test_each_tile_is_a_finding_of_its_slice(tmp_path: Path, stack: Path, per_ti
     one, many = (rows(tmp_path / name / "findings.csv") for name in ("one", "many"))
     same = ("slice", "sop_uid", "slice_position_mm", "x0_px", "y0_px", "x1_px", "y1_px", "area_px", "centre_lps_z_mm")
     assert [[row[key] for key in same] for row in many] == [[row[key] for key in same] for row in one]
-    [whole] = rows(tmp_path / "many" / "summary.csv")
+    [alone], [whole] = (rows(tmp_path / name / "summary.csv") for name in ("one", "many"))
+    for key in ("area_mm2.seen", "share.seen", "per_mm2.seen"):
+        assert float(whole[key]) == pytest.approx(float(alone[key]), rel=1e-6), key
     assert float(whole["analysed_px"]) == pytest.approx(7 * 48)
     assert whole["regions"] == "2"
     assert [row["n_findings"] for row in rows(tmp_path / "many" / "slices.csv")] == ["1"] * 7
