@@ -6,7 +6,7 @@ from ..options import CheckpointOptions, Names, NetworkOptions
 
 
 class FolderOptions(NetworkOptions):
-    """Options of the models that `folders` finds, each of which refuses those that it does not take."""
+    """Options of folders and of users' cards, each of which refuses those that it does not take."""
 
     folds: Names = Field(
         default=(), description="The folds whose answers are averaged; by default those that the model names."

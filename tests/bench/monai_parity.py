@@ -23,7 +23,7 @@ if importlib.util.find_spec("monai") is None:
     sys.stdout.write("skipped: monai is not installed beside limner\n")
     sys.exit()
 
-from limner.model.volume.folders import find_volume_folder
+from limner.model.volume.models import find_volume_folder
 from limner.model.volume.options import FolderOptions
 from limner.model.volume.volume import Volume
 from monai.bundle import ConfigParser

@@ -30,7 +30,7 @@ os.environ |= dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_result
 import json  # noqa: E402 - nnU-Net reads these variables when it is imported
 
 import nibabel as nib  # noqa: E402
-from limner.model.volume.folders import find_volume_folder  # noqa: E402
+from limner.model.volume.models import find_volume_folder  # noqa: E402
 from limner.model.volume.options import FolderOptions  # noqa: E402
 from limner.model.volume.volume import Volume  # noqa: E402
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: E402

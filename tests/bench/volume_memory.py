@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from limner.model.volume.folders import find_volume_folder
+from limner.model.volume.models import find_volume_folder
 from limner.model.volume.options import FolderOptions
 from limner.model.volume.unet import UNet, UNetConfig
 from limner.model.volume.volume import Volume

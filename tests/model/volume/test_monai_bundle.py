@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.volume.answers import Decision
-from limner.model.volume.folders import find_volume_folder
+from limner.model.volume.models import find_volume_folder
 from limner.model.volume.options import FolderOptions
 from limner.model.volume.pipeline import Crop, Pipeline, Resample, Stage
 from limner.readers.errors import ModelError

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from limner.model.volume.folders import find_volume_folder
+from limner.model.volume.models import find_volume_folder
 from limner.model.volume.options import FolderOptions
 from limner.model.volume.volume import Volume
 from limner.readers.errors import ModelError
