@@ -422,12 +422,14 @@ def _area_parts(
 
 def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
     """How the image was analysed, as rows of a report."""
-    region = plan.largest_region
-    rows = {
-        "Regions": f"{len(plan.regions)} (up to {region.size[0]} × {region.size[1]} px)",
-        "Tiles": f"{plan.spec.tile} px, halo {plan.spec.halo} px",
-        "Bands": "RGB" if plan.spec.bands is None else ", ".join(plan.spec.bands),
-    }
+    rows: dict[str, str] = {}
+    if plan.spec.volume is not None:
+        rows["Voxels"] = f"{' × '.join(f'{side:.4g}' for side in plan.spec.volume.spacing)} mm, all slices at once"
+    else:
+        region = plan.largest_region
+        rows["Regions"] = f"{len(plan.regions)} (up to {region.size[0]} × {region.size[1]} px)"
+        rows["Tiles"] = f"{plan.spec.tile} px, halo {plan.spec.halo} px"
+        rows["Bands"] = "RGB" if plan.spec.bands is None else ", ".join(plan.spec.bands)
     facts = dict(plan.info.facts)
     if len(plan.info.planes) > 1:
         rows["Slices"] = str(len(plan.info.planes))
