@@ -161,7 +161,9 @@ def test_references_of_other_grids_are_refused(save: Callable[..., str], labels:
     elsewhere = affine.copy()
     elsewhere[0, 3] += 0.2
     coarse = affine @ np.diag([1, 1, 1.1, 1])
-    for path in (save(voxels[:, :, 1:], affine), save(voxels, elsewhere), save(voxels, coarse)):
+    others = {"short": (voxels[:, :, 1:], affine), "elsewhere": (voxels, elsewhere), "coarse": (voxels, coarse)}
+    for name, (labels_there, place) in others.items():
+        path = save(labels_there, place, f"{name}.nii.gz")
         with pytest.raises(RequestError, match=r"the grid of a stack, voxel for voxel .*ct 6 × 8 × 5"):
             match_references([path], [info])
     path = save(voxels, affine)

@@ -119,6 +119,7 @@ def test_a_server_that_refuses_is_named_with_its_answer(serve: Callable[..., Ser
 
 def test_a_server_that_never_answers_is_given_up(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"GDAL_HTTP_LOW_SPEED_TIME": "1", "GDAL_HTTP_MAX_RETRY": "1"}
+    assert set(quick) <= set(gdal.REMOTE), "the limits that are shortened are those in use"
     monkeypatch.setattr(gdal, "REMOTE", gdal.REMOTE | quick)
     server, start = serve("silent"), time.monotonic()
     with pytest.raises(ReadError, match="must be a raster that GDAL can open"):
