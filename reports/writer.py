@@ -116,6 +116,10 @@ class ImageRecord:
     """Of a stack that was annotated as a volume: the label map (rows, columns) of each slice in order, 0 where there is
     no label, else the number of one of the record's `labels` from 1. Read at each call; None for other images."""
 
+    original: Callable[[], ImageInfo] | None = None
+    """The metadata with the real paths of the image's files, for reports that read them again. Raises `LimnerError`
+    where they are gone or have changed since the run."""
+
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
 
@@ -172,6 +176,9 @@ class Writer(Protocol):
 
     Same record, same bytes: no clocks, no random names. Files are written to a temporary name and renamed
     (`readers.files.atomic_path`), so that a report that exists is complete.
+
+    A writer whose optional attribute `on_request` is true is used only where `--reports` names it: for reports that
+    identify a patient, say.
     """
 
     @property

@@ -16,7 +16,7 @@ from ...model.findings_table import Chunk, FindingsTable
 from ...model.merged_findings import MergedFindings
 from ...model.merging import merge_chunks
 from ...model.volume.volume import LabelMap
-from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
+from ...readers.errors import LimnerError, ReadError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
@@ -68,9 +68,9 @@ class WrittenReport:
 
 
 def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None) -> list[Writer]:
-    """The writers of these names, or all that are installed, sorted; `options` have keys "WRITER.OPTION".
+    """The writers of these names, sorted, or all that are installed but those on request.
 
-    Raises `RequestError` for an unknown writer or option.
+    `options` have keys "WRITER.OPTION".     Raises `RequestError` for an unknown writer or option.
     """
     known = list(installed("limner.writers"))
     given: dict[str, dict[str, str]] = {}
@@ -85,7 +85,8 @@ def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None)
         for name in sorted({*(names or known), *given})
     }
     made = {name: make_plugin(maker, given.get(name, {}), f"writer {name!r}") for name, maker in makers.items()}
-    return [made[name] for name in sorted(set(names or known))]
+    chosen = set(names) or {name for name in known if not getattr(made[name], "on_request", False)}
+    return [made[name] for name in sorted(chosen)]
 
 
 def write_reports(
@@ -320,6 +321,13 @@ def _image_record(
     unanalysed += [UnanalysedRegion(plan.info.box, "skipped", NOT_CHOSEN, plane) for plane in plan.left_out]
     areas = _areas(plan, found)
 
+    def original() -> ImageInfo:
+        info = restore_paths(plan.info, sources)
+        if has_changed(info):
+            remedy = "Restore the file as it was, or run again into another folder"
+            raise ReadError(plan.info.id, "must not change between the run and its reports", remedy=remedy)
+        return info
+
     def label_maps() -> Iterator[LabelMap]:
         for entry in found:
             read = None if entry is None else label_map(entry)
@@ -328,7 +336,7 @@ def _image_record(
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
-        overview=lambda: _overview(plan, sources, lambda: cache.get(plan, done), scratch),
+        overview=lambda: _overview(plan, original, lambda: cache.get(plan, done), scratch),
         areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         analysis=_analysis_summary(plan),
@@ -337,6 +345,7 @@ def _image_record(
         roi=plan.area,
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
+        original=original,
         forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
     )
@@ -446,18 +455,17 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
 
 
 def _overview(
-    plan: ImagePlan, sources: Mapping[str, str], findings: Callable[[], MergedFindings], scratch: Path | None
+    plan: ImagePlan, original: Callable[[], ImageInfo], findings: Callable[[], MergedFindings], scratch: Path | None
 ) -> Overview | None:
     """The kept overview, or read again; None where it cannot be rendered, or the image is missing or has changed.
 
     The overview of a stack is a montage of slices, those with `findings` first. Errors would show real paths.
     """
-    info, stretch = restore_paths(plan.info, sources), plan.stretch
+    stretch = plan.stretch
     if stretch is None:
         return None
     try:
-        if has_changed(info):
-            return None
+        info = original()
         montage = Montage.of(info)
         kept = load_overview(scratch, plan.info.id, info.size) if scratch is not None else None
         if kept is None:

@@ -141,7 +141,13 @@ def test_only_what_users_may_want_is_published_as_an_extra(built: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         text = archive.read(metadata).decode("utf-8")
-    assert set(re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)) == {"monai", "quantize", "ray", "train"}
+    assert set(re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)) == {
+        "dicom",
+        "monai",
+        "quantize",
+        "ray",
+        "train",
+    }
     assert "pytest" not in text
 
 
