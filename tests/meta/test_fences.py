@@ -24,7 +24,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pyproj": ("readers/*",),
     # networks and their files
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
-    **dict.fromkeys(("huggingface_hub", "platformdirs", "sklearn", "threadpoolctl"), ("model/*",)),
+    **dict.fromkeys(("huggingface_hub", "sklearn", "threadpoolctl"), ("model/*",)),
+    "platformdirs": ("readers/caches.py",),
+    **dict.fromkeys(("dicomweb_client", "requests", "urllib3"), ("readers/dicomweb/*",)),
     **dict.fromkeys(("httpx2", "jinja2", "jsonschema", "llguidance"), ("model/vlm/*",)),
     "monai": ("model/volume/*",),
     "safetensors": ("model/*", "pipelines/train/*"),
@@ -61,6 +63,7 @@ OURS = {"test", "lint"}
 DISTRIBUTIONS = {
     "Jinja2": "jinja2",
     "openslide-python": "openslide",
+    "dicomweb-client": "dicomweb_client",
     "pillow": "PIL",
     "PyYAML": "yaml",
     "scikit-learn": "sklearn",
