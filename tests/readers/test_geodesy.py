@@ -15,8 +15,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import geodesy
-from limner.readers.errors import ReadError
-from limner.readers.geodesy import polygon_area, polygon_edges
+from limner.readers.errors import ReadError, RequestError
+from limner.readers.geodesy import polygon_area, polygon_edges, stated_crs
 from limner.readers.geometry import Placement, Points, Polynomial, Unit
 from shapely.geometry.base import BaseGeometry
 
@@ -483,3 +483,24 @@ def test_a_crs_cannot_open_files(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, *asked]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["refused"] * 10 + ["placed"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("EPSG:32618", "m"),
+        ("EPSG:2263", "crs"),  # US survey feet
+        ("EPSG:4326", "deg"),
+        ("EPSG:4807", "crs"),  # grads from Paris
+        (SITE, "crs"),
+    ],
+)
+def test_the_unit_of_a_stated_crs(text: str, unit: str) -> None:
+    found = stated_crs(text)
+    assert found.unit == unit
+    assert pyproj.CRS.from_wkt(found.wkt) == pyproj.CRS.from_user_input(text)
+
+
+def test_a_stated_crs_that_is_none_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"--crs must be a CRS that PROJ can read"):
+        stated_crs("EPSG:nowhere")
