@@ -55,7 +55,7 @@ _KEYWORDS: Final = {tag: name for name, tag in (STUDY_ATTRIBUTES | SERIES_ATTRIB
 _PATH: Final = re.compile(r"(?P<base>.*?)/studies/(?P<study>[^/]+)(?:/series/(?P<series>[^/]+))?/?")
 _DATE = r"\d{8}"
 _TIME = r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d(?:\.\d{1,6})?)?)?"
-_FORMS: Final[Mapping[str, tuple[str, str]]] = {
+_SYNTAX: Final[Mapping[str, tuple[str, str]]] = {
     "Date": (rf"{_DATE}|{_DATE}-|-{_DATE}|{_DATE}-{_DATE}", "a date as YYYYMMDD, or a range of two with a hyphen"),
     "Time": (rf"{_TIME}|{_TIME}-|-{_TIME}|{_TIME}-{_TIME}", "a time as HHMMSS, or a range of two with a hyphen"),
     "UID": (r"[0-9][0-9.]{0,63}(?:[,\\][0-9][0-9.]{0,63})*", "a UID, or several with commas"),
@@ -145,13 +145,13 @@ def _filters(query: str) -> tuple[tuple[str, str], ...]:
 
 def _check_value(name: str, value: str, subject: str) -> None:
     """Raise `RequestError`, which does not show the value, where it cannot be one of the attribute."""
-    ends = next((form for form in _FORMS if name.endswith(form)), "")
+    ends = next((name_end for name_end in _SYNTAX if name.endswith(name_end)), "")
     if not ends:
         if not 0 < len(value) <= _MAX_VALUE or not value.isprintable() or not value.strip(" *?") or "\\" in value:
             rule = f"must have a value of 1 to {_MAX_VALUE} printable characters that are not all wildcards"
             raise RequestError(subject, rule, remedy="Correct it")
         return
-    pattern, words = _FORMS[ends]
+    pattern, words = _SYNTAX[ends]
     try:
         right = re.fullmatch(pattern, value, re.ASCII) is not None
         for day in re.findall(_DATE, value) if ends == "Date" else ():

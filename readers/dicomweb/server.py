@@ -42,6 +42,9 @@ _COMPARED: Final = (
 )
 """Attributes of a query that an answer is compared with, since a server may ignore what it does not know."""
 
+_NO_LIST: Final = (400, 404, 405, 406, 501)
+"""Statuses of servers that have no list of a study that they do not have, or no lists at all."""
+
 Row = Mapping[str, Any]
 
 
@@ -95,7 +98,7 @@ class WebServer:
         try:
             return any(_text(row, _SOP) == one.sop for row in _rows(search(limit=PAGE)))
         except WebError as error:
-            if error.status == 404:  # some servers have no list of a study that they do not have
+            if error.status in _NO_LIST:
                 return False
             raise
 
@@ -131,7 +134,7 @@ class WebServer:
             headers={"Accept": "application/dicom+json", "Content-Type": MessageBody.content_type},
             body=lambda: MessageBody(path),
             size=size,
-            retries=0,  # whether it arrived is asked first
+            store=True,
         )
 
     def _instances(self, study: str, series: str = "") -> list[Instance]:

@@ -9,20 +9,18 @@ import http.client
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
-from socket import SHUT_RDWR, socket
+from socket import SHUT_RDWR, gaierror, socket
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..errors import ReadError, RequestError
 from ..files import parse_json
@@ -113,18 +111,18 @@ class WebSession(requests.Session):
         headers: Mapping[str, str] | None = None,
         body: Callable[[], Any] | None = None,
         size: int = 0,
-        retries: int | None = None,
+        store: bool = False,
     ) -> T:
         """Send a request, and again where that may help, until `read` accepts an answer. Raises `WebError`.
 
         body: makes the body of a try, of `size` bytes.
-        retries: instead of those of the options.
+        store: whether an object is stored: it is sent once, and `read` also gets the answer of a conflict.
         """
-        most = self._options.web_retries if retries is None else retries
+        most = 0 if store else self._options.web_retries
         attempt = 0
         while True:
             try:
-                return self._try(method, url, read, headers or {}, body, size)
+                return self._try(method, url, read, headers or {}, body, size, conflict=store)
             except WebError as error:
                 if attempt >= min(most, error.retries):
                     raise
@@ -139,6 +137,8 @@ class WebSession(requests.Session):
         headers: Mapping[str, str],
         body: Callable[[], Any] | None,
         size: int,
+        *,
+        conflict: bool,
     ) -> T:
         """One request and its answer."""
         if not url.startswith((f"{self.server.url}/", f"{self.server.url}?")):
@@ -156,21 +156,16 @@ class WebSession(requests.Session):
                     timeout=(min(CONNECT_SECONDS, seconds), seconds),
                 )
                 with response:
-                    self._check_status(response)
+                    if not (conflict and response.status_code == HTTPStatus.CONFLICT):
+                        self._check_status(response)
                     return read(Answer(response, watchdog))
-            except (
-                requests.RequestException,
-                urllib3.exceptions.HTTPError,
-                http.client.HTTPException,
-                OSError,
-            ) as error:
-                if watchdog.expired or isinstance(
-                    error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError
-                ):
+            except (requests.RequestException, http.client.HTTPException, OSError) as error:
+                causes = _causes(error)
+                if watchdog.expired or any(isinstance(one, requests.Timeout | TimeoutError) for one in causes):
                     reason = f"no whole answer within {seconds:g} s"
                     remedy = "Allow more: --reader-options web_timeout=SECONDS"
                     raise WebError(reason, remedy=remedy, retries=1) from None
-                raise _connection_error(error) from None
+                raise _connection_error(causes) from None
             except ValueError as error:  # of requests, for a header or an address that it refuses
                 raise WebError(f"a request that cannot be sent ({type(error).__name__})", remedy=_CHECK_URL) from None
 
@@ -229,7 +224,7 @@ class Answer:
         if encoding not in {"", "identity"}:
             raise WebError("a compressed answer, though none was accepted")
         total = 0
-        while chunk := cast("bytes", self.response.raw.read(CHUNK, decode_content=False)):
+        for chunk in cast("Iterator[bytes]", self.response.iter_content(CHUNK)):
             total += len(chunk)
             if total > limit:
                 raise WebError(f"an answer longer than {limit // 2**20} MiB")
@@ -267,29 +262,40 @@ def read_json(answer: Answer, body: bytes) -> Any:
         raise WebError("an answer that is no JSON, or a damaged one", retries=1) from None
 
 
-def _connection_error(error: BaseException) -> WebError:
-    """A failed connection in words, by the first cause that says what it was."""
-    seen: list[BaseException] = []
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what caused it, as the libraries below tell it."""
+    found: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in seen and len(seen) < 10:
-        seen.append(cause)
-        inner = cast("BaseException | None", getattr(cause, "reason", None))
-        inner = (
-            inner
-            if isinstance(inner, BaseException)
-            else next((one for one in cause.args if isinstance(one, BaseException)), None)
-        )
-        cause = inner or cause.__cause__ or cause.__context__
-    if any(isinstance(one, ssl.SSLError | requests.exceptions.SSLError) for one in seen):
-        remedy = "If its authority is your own, name the file of its certificate: --reader-options web_ca_file=FILE"
-        return WebError("a certificate that cannot be verified", remedy=remedy)
-    if any(isinstance(one, urllib3.exceptions.NameResolutionError) for one in seen):
-        return WebError("a host name that is not known", remedy="Check the URL and the network", retries=MANY)
-    if any(isinstance(one, ConnectionRefusedError) for one in seen):
-        return WebError("a refused connection", remedy="Check the URL, and that the server runs", retries=MANY)
-    if any(isinstance(one, requests.exceptions.ProxyError | urllib3.exceptions.ProxyError) for one in seen):
-        return WebError("a proxy that failed", remedy="Check HTTPS_PROXY, or name the host in NO_PROXY", retries=MANY)
-    return WebError("a connection that broke off", retries=MANY)
+    while cause is not None and cause not in found:
+        found.append(cause)
+        inner = [one for one in (getattr(cause, "reason", None), *cause.args) if isinstance(one, BaseException)]
+        cause = next(iter(inner), None) or cause.__cause__ or cause.__context__
+    return found
+
+
+def _connection_error(causes: Sequence[BaseException]) -> WebError:
+    """A failed connection in words."""
+    kinds: tuple[tuple[type[BaseException], str, str, int], ...] = (
+        (
+            ssl.SSLError,
+            "a certificate that cannot be verified",
+            "If its authority is your own, name the file of its certificate: --reader-options web_ca_file=FILE",
+            0,
+        ),
+        (
+            requests.exceptions.ProxyError,
+            "a proxy that failed",
+            "Check HTTPS_PROXY, or name the host in NO_PROXY",
+            MANY,
+        ),
+        (gaierror, "a host name that is not known", "Check the URL and the network", MANY),
+        (ConnectionRefusedError, "a refused connection", "Check the URL, and that the server runs", MANY),
+        (BaseException, "a connection that broke off", _UNWELL, MANY),
+    )
+    for kind, reason, remedy, retries in kinds:
+        if any(isinstance(one, kind) for one in causes):
+            return WebError(reason, remedy=remedy, retries=retries)
+    raise AssertionError(causes)
 
 
 def _checked_authority(path: str) -> str:
@@ -307,40 +313,39 @@ class _Adapter(HTTPAdapter):
     """Connections that tell their sockets, so that an exchange can be ended at its deadline."""
 
     def __init__(self, sockets: list[socket]) -> None:
-        class Http(HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                sockets[:] = [cast("socket", self.sock)]
-
-        class Https(HTTPSConnection):
-            def _new_conn(self) -> socket:
-                made = super()._new_conn()
-                sockets[:] = [made]  # while TLS is negotiated
-                return made
-
-            def connect(self) -> None:
-                super().connect()
-                sockets[:] = [cast("socket", self.sock)]
-
-        class HttpPool(urllib3.HTTPConnectionPool):
-            ConnectionCls = cast("Any", Http)
-
-        class HttpsPool(urllib3.HTTPSConnectionPool):
-            ConnectionCls = cast("Any", Https)
-
-        self._pools = {"http": HttpPool, "https": HttpsPool}
+        self._sockets = sockets
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **given: Any) -> None:
         """As in the base class."""
         super().init_poolmanager(*arguments, **given)
-        self.poolmanager.pool_classes_by_scheme = self._pools
+        _watch(self.poolmanager, self._sockets)
 
     def proxy_manager_for(self, *arguments: Any, **given: Any) -> Any:
         """As in the base class."""
         manager = super().proxy_manager_for(*arguments, **given)
-        manager.pool_classes_by_scheme = self._pools
+        _watch(manager, self._sockets)
         return manager
+
+
+def _watch(manager: Any, sockets: list[socket]) -> None:
+    """Let the connections of a pool manager put their socket into a list, also while TLS is negotiated."""
+
+    def watched(pool: Any) -> Any:
+        base = pool.ConnectionCls
+
+        def connect(self: Any) -> None:
+            base.connect(self)
+            sockets[:] = [self.sock]
+
+        def new_conn(self: Any) -> socket:
+            sockets[:] = [base._new_conn(self)]  # noqa: SLF001 - the only place where the socket is made
+            return sockets[0]
+
+        connection = type(base.__name__, (base,), {"connect": connect, "_new_conn": new_conn})
+        return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+    manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in manager.pool_classes_by_scheme.items()}
 
 
 class _Watchdog:

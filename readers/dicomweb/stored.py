@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 
 from .session import WebError
@@ -58,7 +59,9 @@ def read_stored(http_status: int, answer: Any) -> Stored:
     if not isinstance(answer, dict):
         if answer is not None:
             raise WebError("JSON that is no DICOM data set")
-        return Stored("stored" if http_status == 200 else "unknown")
+        if http_status == HTTPStatus.CONFLICT:
+            return Stored("failed", "HTTP 409 Conflict, without a reason")
+        return Stored("stored" if http_status == HTTPStatus.OK else "unknown")
     data = cast("Mapping[str, Any]", answer)
     failed = [*_items(data, _FAILED), *_items(data, _OTHER)]
     if failed:

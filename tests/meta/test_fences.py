@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
     **dict.fromkeys(("huggingface_hub", "sklearn", "threadpoolctl"), ("model/*",)),
     "platformdirs": ("readers/caches.py",),
-    **dict.fromkeys(("dicomweb_client", "requests", "urllib3"), ("readers/dicomweb/*",)),
+    **dict.fromkeys(("dicomweb_client", "requests"), ("readers/dicomweb/*",)),
     **dict.fromkeys(("httpx2", "jinja2", "jsonschema", "llguidance"), ("model/vlm/*",)),
     "monai": ("model/volume/*",),
     "safetensors": ("model/*", "pipelines/train/*"),
