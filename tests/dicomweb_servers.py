@@ -123,6 +123,8 @@ class FakeServer:
     script: list[Callable[[Handler], None]] = field(default_factory=list)
     rules: list[tuple[str, Callable[[Handler], None]]] = field(default_factory=list)
     """(pattern of METHOD PATH, answer) that are used every time."""
+    once: dict[str, Callable[[Handler], None]] = field(default_factory=dict)
+    """Answers to the first request for a path with this end."""
     asked: list[Asked] = field(default_factory=list)
     login: str = ""
     """The Authorization header that it needs."""
@@ -166,6 +168,9 @@ class FakeServer:
             return
         if self.script:
             self.script.pop(0)(handler)
+            return
+        if end := next((end for end in self.once if asked.path.endswith(end)), ""):
+            self.once.pop(end)(handler)
             return
         for pattern, rule in self.rules:
             if re.fullmatch(pattern, f"{asked.method} {asked.path}"):
@@ -230,7 +235,11 @@ class FakeServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        class Silent(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Clients that give up are a part of the tests."""
+
+        server = Silent(("127.0.0.1", 0), Answers)
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

@@ -8,14 +8,13 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, Self
+from typing import Any, BinaryIO, Final, Self
 
 from ...readers.errors import RequestError
 from ...readers.files import open_regular
 from .run_folder import StoreError, add_checksum, as_store_errors, cut_incomplete_line, lock, remove_checksum
 
 SENT: Final = "sent.jsonl"
-Status = Literal["stored", "already there", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +24,12 @@ class Receipt:
     file: str
     """Its name in the run folder."""
     sop_instance_uid: str
-    sha256: str
-    """Of its bytes."""
+    object_sha256: str
+    """Of its bytes; that of the line is its last value."""
     server: str
     """The server's URL."""
-    status: Status
+    status: str
+    """Stored, already there or failed."""
     words: str
     """The server's warning, or why it failed."""
     when: str
@@ -97,7 +97,6 @@ def read_receipts(folder: Path) -> list[Receipt]:
             found.append(Receipt(**values))
         except (ValueError, TypeError) as error:
             where, remedy = f"{path}, line {number}", "Delete that line: its object is then looked for on its server"
-            raise StoreError(
-                where, "must be one receipt, as limner wrote it", value=str(error), remedy=remedy
-            ) from error
+            rule = "must be one receipt, as limner wrote it"
+            raise StoreError(where, rule, value=str(error), remedy=remedy) from error
     return found

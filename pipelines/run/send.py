@@ -78,18 +78,15 @@ def _plan(folder: Path, paths: list[Path], server: Address) -> list["Sent | _Obj
         try:
             digest = file_sha256(path)
         except OSError as error:
-            found.append(
-                Sent(path.name, "failed", f"It must be readable (found: {error.strerror}). Check permissions.")
-            )
+            found.append(_failed(path, _unreadable(path, error)))
             continue
         if noted.get(path.name) != digest:
             value = "altered since" if path.name in noted else "not written by limner here"
-            found.append(
-                _failed(path, ReadError(path.name, "must be as limner wrote it", value=value, remedy=_REWRITE))
-            )
+            error = ReadError(path.name, "must be as limner wrote it", value=value, remedy=_REWRITE)
+            found.append(_failed(path, error))
         elif isinstance(header, FaultError):
             found.append(_failed(path, as_error(path.name, header)))
-        elif any(one.sop_instance_uid == header.sop and one.sha256 == digest for one in had):
+        elif any(one.sop_instance_uid == header.sop and one.object_sha256 == digest for one in had):
             found.append(Sent(path.name, "sent before"))
         elif any(one.sop_instance_uid == header.sop for one in had):
             rule, value = "must not change under its UID", "this server has another content of it, by its receipt"
@@ -102,6 +99,11 @@ def _plan(folder: Path, paths: list[Path], server: Address) -> list["Sent | _Obj
 
 def _failed(path: Path, error: LimnerError) -> Sent:
     return Sent(path.name, "failed", str(error))
+
+
+def _unreadable(path: Path, error: OSError) -> ReadError:
+    value = error.strerror or type(error).__name__
+    return ReadError(path.name, "must be readable", value=value, remedy="Check its permissions")
 
 
 class _Sender:
@@ -130,14 +132,9 @@ class _Sender:
             self._in_a_row += 1
             sent = _failed(one.path, error.as_read_error(self._address))
         except OSError as error:
-            rule, remedy = "must be readable", "Check permissions"
-            found = ReadError(one.path.name, rule, value=error.strerror or type(error).__name__, remedy=remedy)
-            sent = _failed(one.path, found)
-        if sent.status in {"stored", "already there", "failed"}:
-            when = datetime.now(UTC).isoformat(timespec="seconds")
-            receipts.append(
-                Receipt(one.path.name, one.sop, one.sha256, self._address.url, sent.status, sent.words, when)
-            )
+            sent = _failed(one.path, _unreadable(one.path, error))
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        receipts.append(Receipt(one.path.name, one.sop, one.sha256, self._address.url, sent.status, sent.words, when))
         return sent
 
     def _store(self, one: _Object) -> Sent:
@@ -153,7 +150,7 @@ class _Sender:
             try:
                 stored = self._server.store(one.path)
             except WebError as error:
-                if not error.is_absence or attempt == self._retries:
+                if attempt >= min(self._retries, error.retries):
                     raise
                 time.sleep(max(error.wait, pause(attempt, one.sop)))
                 if self._server.has(instance):

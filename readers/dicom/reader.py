@@ -35,7 +35,7 @@ _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?!
 _Key = tuple[tuple[str, ...], str]
 
 
-class DicomOptions(NameOptions, WebOptions):
+class DicomOptions(WebOptions, NameOptions):
     """Options of the reader "dicom"."""
 
     window: str = Field(

@@ -118,7 +118,7 @@ def parse_server(text: str, *, insecure: bool) -> Address:
     """The server in `dicomweb:URL`, as a place to send to. Raises `RequestError`."""
     if not text.startswith(DICOMWEB):
         remedy = "For example --to dicomweb:https://pacs.example.org/dicom-web"
-        raise RequestError("--to", f"must begin with {DICOMWEB}", value=excerpt(urlsplit(text).scheme), remedy=remedy)
+        raise RequestError("--to", f"must begin with {DICOMWEB}", remedy=remedy)
     server = Address.parse(text.removeprefix(DICOMWEB), TERMS, insecure=insecure)
     if re.search(r"/(studies|series|instances)(/|$)", server.url):
         raise RequestError("--to", "must be the URL of the server, without a study", remedy="Leave out /studies/…")

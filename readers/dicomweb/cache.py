@@ -13,6 +13,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 from ..caches import cache_folder
@@ -46,6 +47,7 @@ class StudyCache:
         self.folder = Path(options.web_cache or cache_folder() / "dicomweb").absolute()
         self._limit = options.web_cache_gb * 1e9
         _make_private(self.folder)
+        self._lock = Lock()
         self._used = sum(size for path in self.folder.rglob("*") if (size := _size(path)))
 
     def path(self, server: Address, one: Instance) -> Path:
@@ -77,7 +79,10 @@ class StudyCache:
 
     @contextmanager
     def writing(self, path: Path) -> Generator[tuple[Path, BinaryIO]]:
-        """Yield a temporary path beside `path` and its open file; on success it replaces `path`, else it is removed."""
+        """Yield a temporary path beside `path` and its open file; on success it replaces `path`, else it is removed.
+
+        Raises `ReadError` where there is no room for it.
+        """
         for folder in (path.parent.parent, path.parent):
             _make_private(folder)
         part = path.with_name(f".part-{path.name}")
@@ -88,7 +93,11 @@ class StudyCache:
                 yield part, file
                 file.flush()
                 os.fsync(file.fileno())
-            self._used += part.stat().st_size
+            with self._lock:
+                size = part.stat().st_size
+                if self._used + size > self._limit:
+                    raise self.full()
+                self._used += size
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

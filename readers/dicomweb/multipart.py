@@ -34,10 +34,15 @@ def write_part(chunks: Iterator[bytes], boundary: str, file: BinaryIO) -> None:
             raise WebError("a message of several parts that is not well formed", retries=1)
         del buffer[: at + len(mark)]
 
+    def ends() -> bool:
+        """Whether the last delimiter is that of the message's end."""
+        while len(buffer) < 2:
+            buffer.extend(_next(chunks))
+        return buffer.startswith(b"--")
+
     find(delimiter, _MAX_HEAD)
-    if buffer.startswith(b"--"):
+    if ends():
         raise WebError("a message without an object")
-    buffer[:0] = b"" if buffer.startswith(b"\r\n") else b"\r\n"  # a part without headers
     find(b"\r\n\r\n", _MAX_HEAD)
     while (at := buffer.find(delimiter)) < 0:
         keep = len(delimiter) - 1
@@ -47,9 +52,7 @@ def write_part(chunks: Iterator[bytes], boundary: str, file: BinaryIO) -> None:
         buffer.extend(_next(chunks))
     file.write(buffer[:at])
     del buffer[: at + len(delimiter)]
-    while len(buffer) < 2:
-        buffer.extend(_next(chunks))
-    if not buffer.startswith(b"--"):
+    if not ends():
         raise WebError("a message of several objects, though one was asked for")
 
 
@@ -87,8 +90,9 @@ class MessageBody:
         if self._head:
             found, self._head = self._head[:size], self._head[size:]
             return found
-        if found := self._file.read(size):
-            return found
-        self._file.close()
+        if not self._file.closed:
+            if found := self._file.read(size):
+                return found
+            self._file.close()
         found, self._tail = self._tail[:size], self._tail[size:]
         return found

@@ -78,7 +78,8 @@ def authorization(options: WebOptions) -> str:
     token, user, password = options.web_token_variable, options.web_user_variable, options.web_password_variable
     if bool(user) != bool(password) or (token and user):
         rule = "must be web_token_variable alone, or web_user_variable with web_password_variable"
-        value = ", ".join(f"web_{name}_variable" for name in ("token", "user", "password") if locals()[name])
+        given = {"web_token_variable": token, "web_user_variable": user, "web_password_variable": password}
+        value = ", ".join(name for name, variable in given.items() if variable)
         raise RequestError("credentials of a DICOMweb server", rule, value=value, remedy="Give one of the two")
     if token:
         return f"Bearer {secret(token, 'web_token_variable')}"

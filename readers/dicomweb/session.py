@@ -100,7 +100,9 @@ class WebSession(requests.Session):
         """A search of dicomweb-client, whose answer is JSON: read, limited and checked here. Raises `WebError`."""
         given = cast("Mapping[str, str]", headers or {})
         own = {key: value for key, value in given.items() if key.lower() != "host"}  # its own lacks the port
-        return self.exchange(str(method), str(url), _read_json, headers=own)
+        path, mark, query = str(url).partition("?")
+        query = query.replace("+", "%20")  # a plus is a space in forms only, and servers differ
+        return self.exchange(str(method), f"{path}{mark}{query}", _read_json, headers=own)
 
     def exchange(
         self,
@@ -179,8 +181,7 @@ class WebSession(requests.Session):
             where = f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another path"
             remedy = "limner follows no redirect: if you trust that address, name its URL"
             raise WebError(f"a redirect to {where}", remedy=remedy, status=status)
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus else ""
-        reason = f"HTTP {status} {phrase}".strip()
+        reason = f"HTTP {status} {http.client.responses.get(status, '')}".strip()
         if status in _RETRIED or status >= 500:
             wait = retry_after(response.headers.get("retry-after", ""))
             if wait > MAX_RETRY_AFTER:
@@ -224,7 +225,7 @@ class Answer:
         if encoding not in {"", "identity"}:
             raise WebError("a compressed answer, though none was accepted")
         total = 0
-        for chunk in cast("Iterator[bytes]", self.response.iter_content(CHUNK)):
+        for chunk in self.response.iter_content(CHUNK):
             total += len(chunk)
             if total > limit:
                 raise WebError(f"an answer longer than {limit // 2**20} MiB")
@@ -247,6 +248,7 @@ def _read_json(answer: Answer) -> requests.Response:
     if body.strip():
         read_json(answer, body)
     response = answer.response
+    response.headers.pop("Warning", None)  # dicomweb-client would log it, and it may quote a patient
     response._content = body  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as requests itself keeps it
     response._content_consumed = True  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     return response
@@ -285,17 +287,16 @@ def _connection_error(causes: Sequence[BaseException]) -> WebError:
         (
             requests.exceptions.ProxyError,
             "a proxy that failed",
-            "Check HTTPS_PROXY, or name the host in NO_PROXY",
+            "Check HTTPS_PROXY, or set NO_PROXY",
             MANY,
         ),
         (gaierror, "a host name that is not known", "Check the URL and the network", MANY),
         (ConnectionRefusedError, "a refused connection", "Check the URL, and that the server runs", MANY),
-        (BaseException, "a connection that broke off", _UNWELL, MANY),
     )
     for kind, reason, remedy, retries in kinds:
         if any(isinstance(one, kind) for one in causes):
             return WebError(reason, remedy=remedy, retries=retries)
-    raise AssertionError(causes)
+    return WebError("a connection that broke off", retries=MANY)
 
 
 def _checked_authority(path: str) -> str:
