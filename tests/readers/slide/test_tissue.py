@@ -82,11 +82,12 @@ def test_glass_and_grey_dust_are_no_tissue() -> None:
     assert not find_tissue(image, everywhere(image), microns=MICRONS).mask.any()
 
 
+@pytest.mark.parametrize("stain", [EOSIN, DAB])
 @pytest.mark.parametrize("ink", sorted(INKS))
-def test_pen_marks_are_no_tissue(ink: str) -> None:
+def test_pen_marks_are_no_tissue(ink: str, stain: tuple[int, int, int]) -> None:
     tissue, stroke = disc(300, 150, 150, 80), np.zeros((300, 300), dtype=bool)
     stroke[20:280, 140:156] = True
-    image = noisy_image(300, (tissue, EOSIN), (stroke, INKS[ink]))
+    image = noisy_image(300, (tissue, stain), (stroke, INKS[ink]))
     found = find_tissue(image, everywhere(image), microns=MICRONS)
     assert found.mask[stroke].mean() < 0.02
     assert found.ink[stroke].mean() > 0.95
@@ -128,6 +129,14 @@ def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
     assert found.illumination == "dark"
     assert found.method.startswith("light over the background in powers of two")
     assert agreement(found.mask, truth) > 0.9
+
+
+def test_float_dark_field_may_be_of_values_below_one() -> None:
+    truth = disc(300, 150, 150, 80)
+    image = np.where(truth, np.float32(0.9), np.float32(0.0))[..., None]
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert found.illumination == "dark"
+    assert agreement(found.mask, truth) > 0.95
 
 
 def test_grey_bright_field() -> None:
@@ -294,6 +303,10 @@ def test_otsu_of_values_that_differ_by_rounding() -> None:
     for dtype in (np.float32, np.float64):
         one = dtype(0.0069)
         assert otsu(np.array([one, np.nextafter(one, dtype(1))])) == one
+
+
+def test_otsu_splits_at_the_upper_edge_of_a_bin() -> None:
+    assert otsu(np.repeat([0.0, 512.0], 10)) == 1.0
 
 
 def test_otsu() -> None:
