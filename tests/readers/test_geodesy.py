@@ -386,6 +386,7 @@ def test_a_short_edge_over_the_antimeridian_is_short() -> None:
     assert geodesy.densify(over, placement) == over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EARTHLY, "by control points"])
 def test_many_geometries_are_densified_as_few_are(name: str) -> None:
     x, y = (4e5, 3e4, 0.0, 900.0, 0.0, 0.0), (4.1e6, 0.0, -3e4, 0.0, 0.0, 1800.0)
