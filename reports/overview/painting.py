@@ -328,6 +328,8 @@ def hatched(
 ) -> Image.Image:
     """`picture` with diagonal stripes (`width` px of every `pitch`) and a white veil where `mask` is true."""
     result = picture.copy()
+    if not mask.any():
+        return result
     y, x = np.indices(mask.shape)
     stripes = mask & ((x + y) % pitch < width)
     result.paste((255, 255, 255), mask=Image.fromarray(np.where(mask, np.uint8(60), np.uint8(0))))
