@@ -50,7 +50,7 @@ class Receipts:
         path = folder / SENT
         with as_store_errors(path):
             file = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, "ab")
-            os.fchmod(file.fileno(), 0o600)
+            (folder / SENT).chmod(0o600)
         try:
             try:
                 lock(file, folder)

@@ -74,26 +74,28 @@ def _plan(folder: Path, paths: list[Path], server: Address) -> list["Sent | _Obj
     noted = noted_objects(folder)
     had = [one for one in read_receipts(folder) if one.server == server.url and one.status != "failed"]
     found: list[Sent | _Object] = []
-    for path, header in zip(paths, Decoder().headers(list(map(str, paths))), strict=True):
+    for path in paths:
         try:
             digest = file_sha256(path)
+            study, series, sop = Decoder().uids(str(path))
         except OSError as error:
             found.append(_failed(path, _unreadable(path, error)))
+            continue
+        except FaultError as fault:
+            found.append(_failed(path, as_error(path.name, fault)))
             continue
         if noted.get(path.name) != digest:
             value = "altered since" if path.name in noted else "not written by limner here"
             error = ReadError(path.name, "must be as limner wrote it", value=value, remedy=_REWRITE)
             found.append(_failed(path, error))
-        elif isinstance(header, FaultError):
-            found.append(_failed(path, as_error(path.name, header)))
-        elif any(one.sop_instance_uid == header.sop and one.object_sha256 == digest for one in had):
+        elif any(one.sop_instance_uid == sop and one.object_sha256 == digest for one in had):
             found.append(Sent(path.name, "sent before"))
-        elif any(one.sop_instance_uid == header.sop for one in had):
+        elif any(one.sop_instance_uid == sop for one in had):
             rule, value = "must not change under its UID", "this server has another content of it, by its receipt"
             remedy = "Delete it on the server and its line in sent.jsonl, or write the run anew"
             found.append(_failed(path, ReadError(path.name, rule, value=value, remedy=remedy)))
         else:
-            found.append(_Object(path, header.study, header.series, header.sop, digest))
+            found.append(_Object(path, study, series, sop, digest))
     return found
 
 

@@ -132,7 +132,8 @@ def _filters(query: str) -> tuple[tuple[str, str], ...]:
     for part in filter(None, query.split("&")):
         [(given, value)] = parse_qsl(part, keep_blank_values=True, max_num_fields=1) or [(part, "")]
         name = _KEYWORDS.get(given.upper(), given)
-        subject = f"attribute {excerpt(name)!r} of a DICOMweb query"
+        shown = repr(name) if name.isalnum() and name.isascii() else "without a valid name"
+        subject = f"attribute {excerpt(shown)} of a DICOMweb query"
         if name not in known:
             remedy = f"{did_you_mean(name, known)}Attributes: {', '.join(known)}"
             raise RequestError(subject, "must be one that servers match studies or series by", remedy=remedy)

@@ -27,7 +27,7 @@ FAILURES: Final = 5
 """Instances that fail one after the other, after which no more are asked for."""
 
 CONNECTIONS: Final = 4
-_SHARE: Final = "an instance of a DICOMweb server"
+_SUBJECT: Final = "an instance of a DICOMweb server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class _Fetch:
             return
         if self._in_a_row >= FAILURES:
             value = f"{FAILURES} others failed one after the other"
-            self._keep(one, ReadError(_SHARE, "must be asked for", value=value, remedy=_AGAIN))
+            self._keep(one, ReadError(_SUBJECT, "must be asked for", value=value, remedy=_AGAIN))
             return
         try:
             self._write(one, path)
@@ -186,15 +186,15 @@ _AGAIN: Final = "See the reasons of those, then give the same command again: it 
 
 def _check(part: Path, one: Instance) -> None:
     """Raise `ReadError` unless a file is the instance that was asked for. It is parsed in the sandboxed process."""
-    [found] = Decoder().headers([str(part)])
-    if isinstance(found, FaultError):
-        raise as_error(_SHARE, found)
-    names = ("study", "series", "instance")
-    wrong = [name for name, a, b in zip(names, one, (found.study, found.series, found.sop), strict=True) if a != b]
+    try:
+        found = Decoder().uids(str(part))
+    except FaultError as fault:
+        raise as_error(_SUBJECT, fault) from None
+    wrong = [name for name, a, b in zip(("study", "series", "instance"), one, found, strict=True) if a != b]
     if wrong:
         rule = f"must have the UIDs that were asked for, also of its {wrong[0]}"
         remedy = "Have the server's records repaired; it was not kept"
-        raise ReadError(_SHARE, rule, value="another UID", remedy=remedy)
+        raise ReadError(_SUBJECT, rule, value="another UID", remedy=remedy)
 
 
 def _count(number: int, word: str) -> str:

@@ -22,7 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
-from ..errors import ReadError, RequestError
+from ..errors import ReadError, RequestError, excerpt
 from ..files import parse_json
 from ..servers import MAX_RETRY_AFTER, Address, pause, retry_after
 from .options import WebOptions, authorization
@@ -177,9 +177,8 @@ class WebSession(requests.Session):
         if 200 <= status < 300:
             return
         if 300 <= status < 400:
-            parts = urlsplit(response.headers.get("location", ""))
-            where = f"{parts.scheme}://{parts.hostname}" if parts.hostname else "another path"
             remedy = "limner follows no redirect: if you trust that address, name its URL"
+            where = _host_of(response.headers.get("location", ""))
             raise WebError(f"a redirect to {where}", remedy=remedy, status=status)
         reason = f"HTTP {status} {http.client.responses.get(status, '')}".strip()
         if status in _RETRIED or status >= 500:
@@ -262,6 +261,15 @@ def read_json(answer: Answer, body: bytes) -> Any:
         return parse_json(body)
     except ValueError:
         raise WebError("an answer that is no JSON, or a damaged one", retries=1) from None
+
+
+def _host_of(location: str) -> str:
+    """The scheme and host of a redirect, without the path, which may hold a UID."""
+    try:
+        parts = urlsplit(location)
+        return excerpt(f"{parts.scheme}://{parts.hostname}", 60) if parts.hostname else "another path"
+    except ValueError:
+        return "no address"
 
 
 def _causes(error: BaseException) -> list[BaseException]:
