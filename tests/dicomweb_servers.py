@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -217,8 +218,8 @@ class FakeServer:
         item = {"00081155": {"vr": "UI", "Value": [str(data.SOPInstanceUID)]}}
         self.send(handler, 200, {"00081199": {"vr": "SQ", "Value": [item]}})
 
-    def start(self) -> Callable[[], None]:
-        """Serve on a free port; returns what ends it."""
+    def start(self, certificate: Path | None = None) -> Callable[[], None]:
+        """Serve on a free port, with a certificate and its key over TLS; returns what ends it."""
         fake = self
 
         class Answers(BaseHTTPRequestHandler):
@@ -241,7 +242,12 @@ class FakeServer:
 
         server = Silent(("127.0.0.1", 0), Answers)
         server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/dicom-web"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
 

@@ -76,7 +76,7 @@ def run_command(settings: "Settings") -> None:
 @add_command(app, "plan")
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
-    """Show what a run would do: regions, tiles, memory, time. Writes nothing, downloads nothing."""
+    """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
     from ..plan_text import plan_text, time_text
     from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure

@@ -2,8 +2,10 @@
 
 import gzip
 import logging
+import shutil
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -428,6 +430,35 @@ def test_an_address_elsewhere_is_never_opened(fake_server: Server) -> None:
     assert fake_server.asked == []
 
 
-def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
+def test_certificates_are_verified(dicomweb_servers: ModuleType, tmp_path: Path, making: ModuleType) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("certificates for tests are made with openssl")
+    made, ca = tmp_path / "server.pem", tmp_path / "ca.pem"
+    names = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*request, "-keyout", made, "-out", ca], check=True, capture_output=True)
+    made.write_bytes(made.read_bytes() + ca.read_bytes())
+    server = dicomweb_servers.FakeServer()
+    content = making.save(making.slices(1)[0], tmp_path / "made.dcm").read_bytes()
+    server.objects[making.uid(1), making.uid(2), making.uid(1001)] = content
+    stop = server.start(made)
+    try:
+        uri = f"dicomweb:{server.url}/studies/{making.uid(1)}"
+        why = refusal(uri)
+        assert "a certificate that cannot be verified" in why
+        assert "web_ca_file=FILE" in why
+        assert server.asked == []
+        assert len(get(uri, web_ca_file=str(ca)).files) == 1
+    finally:
+        stop()
     with pytest.raises(RequestError, match="option web_ca_file must be a readable PEM file"):
-        get("dicomweb:https://127.0.0.1:9/studies/1.2", web_ca_file=str(tmp_path / "none.pem"))
+        get(uri, web_ca_file=str(tmp_path / "none.pem"))
+
+
+def test_servers_that_are_not_there(tmp_path: Path, dicomweb_servers: ModuleType) -> None:
+    port = dicomweb_servers.free_port()
+    assert "a refused connection" in refusal(f"dicomweb:http://127.0.0.1:{port}/studies/1.2")
+    assert "a refused connection" in refusal(f"dicomweb:http://[::1]:{port}/studies/1.2")
+    assert "a host name that is not known" in refusal("dicomweb:https://pacs.invalid/studies/1.2")
+    assert cached(tmp_path) == []
