@@ -25,7 +25,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # networks and their files
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
     **dict.fromkeys(("huggingface_hub", "platformdirs", "sklearn", "threadpoolctl"), ("model/*",)),
-    **dict.fromkeys(("httpx2", "jinja2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    **dict.fromkeys(("httpx2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    "jinja2": ("model/vlm/*", "reports/html/*"),
     "monai": ("model/volume/*",),
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
