@@ -25,7 +25,7 @@ from .concepts import concept, long_string, private_code
 from .instances import CATEGORY, MOST_BYTES, add_buffered, display_colour, new_instance, referenced_series
 from .masks import by_label, runs
 from .objects import DicomObjectError, algorithm, new_uid, private_path, require_packages, suitable, unsuitable
-from .rings import rings
+from .outlines import rings
 from .planes import code, item
 from .slides import SlideLevel, other_slides
 from .streaming import Item, write_streamed

@@ -7,9 +7,11 @@ A place is (slice from 0, column, row) of a frame's first pixel in its image.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from .objects import DicomObjectError, Originals
 from .planes import Planes, code, decimals, item
@@ -87,8 +89,8 @@ class SliceGrid:
 
     @property
     def frame_of_reference(self) -> str:
-        """See `Planes`."""
-        return self.planes.frame_of_reference
+        """See `Planes`; "" also where the size of voxels is not known: frames then have the place of their sources."""
+        return "" if self._measures is None else self.planes.frame_of_reference
 
     @property
     def dimensions(self) -> Sequence[Dimension]:
@@ -106,15 +108,15 @@ class SliceGrid:
     def shared(self) -> "Dataset":
         """The size of pixels, and the orientation of all slices where they have the same."""
         made = item()
-        if (measures := self.planes.measures()) is not None:
-            made.PixelMeasuresSequence = [measures]
+        if self._measures is not None:
+            made.PixelMeasuresSequence = [self._measures]
         if self.frame_of_reference and self._one_orientation:
             made.PlaneOrientationSequence = [item(ImageOrientationPatient=self.planes.orientation(0))]
         return made
 
     def frame(self, place: Place) -> "Dataset":
         """The source, and the position of its slice."""
-        source, preserved = self.planes.reference(place[0]), not self.planes.is_mosaic(place[0])
+        source, preserved = self.planes.reference(place[0]), self.originals.is_whole_frame(place[0])
         made = item(DerivationImageSequence=[derivation(source, preserved=preserved)])
         made.FrameContentSequence = [item(StackID="1", InStackPositionNumber=place[0] + 1)]
         if self.frame_of_reference:
@@ -123,7 +125,11 @@ class SliceGrid:
                 made.PlaneOrientationSequence = [item(ImageOrientationPatient=self.planes.orientation(place[0]))]
         return made
 
-    @property
+    @cached_property
+    def _measures(self) -> "Dataset | None":
+        return self.planes.measures()
+
+    @cached_property
     def _one_orientation(self) -> bool:
         matrices = np.array([plane.placement.matrix for plane in self.originals.info.planes])
         return bool(np.ptp(matrices[:, :, :2], axis=0).max() == 0)
@@ -190,8 +196,8 @@ class TileGrid:
         header = self.level.header
         made = item(
             DimensionOrganizationType="TILED_SPARSE",
-            ImageOrientationSlide=header.ImageOrientationSlide,
-            TotalPixelMatrixOriginSequence=header.TotalPixelMatrixOriginSequence,
+            ImageOrientationSlide=decimals(header.ImageOrientationSlide),
+            TotalPixelMatrixOriginSequence=[item(**dict(zip(_OFFSETS[:2], decimals(self._origin[:2]), strict=True)))],
             TotalPixelMatrixColumns=self.originals.info.size[0],
             TotalPixelMatrixRows=self.originals.info.size[1],
             TotalPixelMatrixFocalPlanes=1,
@@ -202,7 +208,9 @@ class TileGrid:
     def shared(self) -> "Dataset":
         """The size of pixels."""
         spacing = self.level.spacing_mm or (0.0, 0.0)
-        return item(PixelMeasuresSequence=[item(PixelSpacing=decimals(spacing), SliceThickness=self._thickness)])
+        thickness = self.level.thickness_mm
+        stated = None if thickness is None else decimals([thickness])[0]
+        return item(PixelMeasuresSequence=[item(PixelSpacing=decimals(spacing), SliceThickness=stated)])
 
     def frame(self, place: Place) -> "Dataset":
         """The source, and the place of the tile's first pixel."""
@@ -210,15 +218,13 @@ class TileGrid:
         header, source = self.level.header, self.level.reference()
         if (number := self._source_frame(x, y)) is not None:
             source.ReferencedFrameNumber = number
-        origin, (down, across) = header.TotalPixelMatrixOriginSequence[0], self.level.spacing_mm or (0.0, 0.0)
+        down, across = self.level.spacing_mm or (0.0, 0.0)
         along, below = np.reshape(np.asarray(header.ImageOrientationSlide, np.float64), (2, 3))
-        first = [float(origin.get(f"{axis}OffsetInSlideCoordinateSystem") or 0) for axis in "XYZ"]
-        at = np.asarray(first) + along * across * x + below * down * y
-        names = [f"{axis}OffsetInSlideCoordinateSystem" for axis in "XYZ"]
+        at = self._origin + along * across * x + below * down * y
         position = item(
             ColumnPositionInTotalImagePixelMatrix=x + 1,
             RowPositionInTotalImagePixelMatrix=y + 1,
-            **dict(zip(names, decimals(at), strict=True)),
+            **dict(zip(_OFFSETS, decimals(at), strict=True)),
         )
         return item(
             DerivationImageSequence=[derivation(source, preserved=True)],
@@ -227,12 +233,10 @@ class TileGrid:
         )
 
     @property
-    def _thickness(self) -> str:
-        for group in self.level.header.get("SharedFunctionalGroupsSequence") or ():
-            for measures in group.get("PixelMeasuresSequence") or ():
-                if measures.get("SliceThickness"):
-                    return decimals([measures.SliceThickness])[0]
-        return decimals([float(self.level.header.get("ImagedVolumeDepth") or 1.0) / 1000])[0]
+    def _origin(self) -> npt.NDArray[np.float64]:
+        """Where the centre of the first pixel lies on the slide, in mm."""
+        stated = self.level.header.TotalPixelMatrixOriginSequence[0]
+        return np.array([float(stated.get(name) or 0) for name in _OFFSETS])
 
     def _source_frame(self, x: int, y: int) -> int | None:
         """The number of the frame that is this tile; None where frames are not all tiles row by row."""
@@ -250,3 +254,4 @@ class TileGrid:
 
 _TILE: Final = 512
 _LEAST, _MOST = 64, 1024
+_OFFSETS: Final = tuple(f"{axis}OffsetInSlideCoordinateSystem" for axis in "XYZ")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ...readers.image import Mask
 from ..measures import batches
 from ..writer import Record
-from .objects import DicomObjectError, Originals, attributes, finish, quiet, suitable, unsuitable
+from .objects import DicomObjectError, Originals, attributes, build, suitable, unsuitable
 from .planes import item
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
 IMPLICIT: Final = "1.2.840.10008.1.2"
-_SEXES: Final = {"M", "F", "O"}
 MOST_BYTES: Final = 2**32 - 2
 """Of a value (PS3.5 7.1.2)."""
 _NOT_AREAS: Final = "its findings are boxes, tiles or regions, which have no outline: use dicom-sr"
@@ -39,31 +38,32 @@ def new_instance(
 
     header, arguments = originals.first, attributes(originals, kind, what)
     equipment = arguments.pop("contributing_equipment")
-    sex = str(header.get("PatientSex") or "")
     if kind == "rtstruct":  # which has neither
         del arguments["content_date"], arguments["content_time"]
-    with quiet():
+
+    def make() -> SOPClass:
         made = SOPClass(
             study_instance_uid=header.StudyInstanceUID,
             sop_class_uid=sop_class,
             modality=modality,
             transfer_syntax_uid=syntax,
-            patient_id=header.get("PatientID"),
-            patient_name=header.get("PatientName"),
-            patient_birth_date=header.get("PatientBirthDate"),
-            patient_sex=sex if sex in _SEXES else "",
-            accession_number=header.get("AccessionNumber"),
-            study_id=header.get("StudyID"),
-            study_date=header.get("StudyDate"),
-            study_time=header.get("StudyTime"),
-            referring_physician_name=header.get("ReferringPhysicianName"),
+            patient_id=header.PatientID,
+            patient_name=header.PatientName,
+            patient_birth_date=header.PatientBirthDate,
+            patient_sex=header.PatientSex,
+            accession_number=header.AccessionNumber,
+            study_id=header.StudyID,
+            study_date=header.StudyDate,
+            study_time=header.StudyTime,
+            referring_physician_name=header.ReferringPhysicianName,
             **arguments,
         )
         made.copy_patient_and_study_information(header)
-    made.SpecificCharacterSet = "ISO_IR 192"
-    made.ContributingEquipmentSequence = equipment
-    finish(made, originals)
-    return made
+        made.SpecificCharacterSet = "ISO_IR 192"
+        made.ContributingEquipmentSequence = equipment
+        return made
+
+    return build(originals, make)
 
 
 def display_colour(rgb: tuple[int, int, int]) -> list[int]:

@@ -91,10 +91,12 @@ def _runs(image: ImageRecord) -> Iterator[tuple[tuple[str, int], Shapes]]:
             yield (str(areas.label[rows.start]), int(areas.plane[rows.start])), areas.geometries[rows]
 
 
-def polygons_of(geometries: Shapes) -> Shapes:
-    """The polygons of which geometries consist, in order; lines and points are left out."""
-    parts = shapely.get_parts(shapely.get_parts(geometries))
-    return parts[(shapely.get_type_id(parts) == _POLYGON) & ~shapely.is_empty(parts)]
+def polygons_of(geometries: Shapes) -> tuple[Shapes, npt.NDArray[np.intp]]:
+    """The polygons of which geometries consist, and the place of each one's geometry; lines and points are left out."""
+    parts, owners = shapely.get_parts(geometries, return_index=True)
+    parts, inner = shapely.get_parts(parts, return_index=True)  # of multipolygons in a collection
+    kept = (shapely.get_type_id(parts) == _POLYGON) & ~shapely.is_empty(parts)
+    return parts[kept], owners[inner[kept]]
 
 
 def _fill(parts: Iterable[Shapes], size: tuple[int, int], tile: tuple[int, int]) -> Iterator[tuple[int, int, Mask]]:
@@ -113,7 +115,7 @@ def _fill(parts: Iterable[Shapes], size: tuple[int, int], tile: tuple[int, int])
             waiting = waiting if more is None else np.concatenate([waiting, more])
         if not len(waiting):
             return
-        row, column, sign = _crossings(polygons_of(waiting), top, bottom, width)
+        row, column, sign = _crossings(polygons_of(waiting)[0], top, bottom, width)
         order = np.argsort(column, kind="stable")
         row, column, sign = row[order], column[order], sign[order]
         entered = np.zeros(bottom - top, dtype=np.int32)  # how many polygons each row is in at the tile's left edge

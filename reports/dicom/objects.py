@@ -116,14 +116,18 @@ def read_image(record: Record, image: ImageRecord) -> Originals:
     if image.original is None:
         raise DicomObjectError(image.info.id, "must have its original files", remedy="Restore the input files")
     info = image.original()
-    headers = read_originals(info)
+    return Originals(record, image, info, completed(read_originals(info)))
+
+
+def completed(headers: "Sequence[Dataset]") -> "Sequence[Dataset]":
+    """Headers with empty values for what highdicom reads of every header, and they lack or have no known code for."""
     for header in headers:
         for name in _OFTEN_ABSENT:
             if name not in header:
                 setattr(header, name, None)
         if header.PatientSex not in {"M", "F", "O"}:
             header.PatientSex = None
-    return Originals(record, image, info, headers)
+    return headers
 
 
 _OFTEN_ABSENT: Final = (

@@ -5,7 +5,6 @@ Placements are of pixel corners, DICOM's positions of pixel centres: half a pixe
 # pydicom's values have the type of their tag:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -59,25 +58,12 @@ class Planes:
         placed = all(map(in_patient, self.originals.info.planes))
         return stated.pop() if placed and len(stated) == 1 else ""
 
-    @cached_property
-    def _slices_of(self) -> Counter[str]:
-        return Counter(plane.source for plane in self.originals.info.planes)
-
-    def is_mosaic(self, number: int) -> bool:
-        """Whether a slice is a part of a picture that has several."""
-        source = self.originals.info.planes[number].source
-        return self._slices_of[source] > 1 and int(self.original(number).get("NumberOfFrames") or 1) == 1
-
-    def original(self, number: int) -> "Dataset":
-        """The header of the file of a slice (from 0)."""
-        return self.originals.by_source[self.originals.info.planes[number].source]
-
     def reference(self, number: int) -> "Dataset":
-        """The instance of a slice, and its frame where the instance has several."""
-        header = self.original(number)
+        """The instance of a slice (from 0), and its frame where the instance has several."""
+        header = self.originals.header_of(number)
         made = item(ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID)
-        if int(header.get("NumberOfFrames") or 1) > 1:
-            made.ReferencedFrameNumber = self.originals.info.planes[number].frame
+        if (frames := self.originals.frame_numbers([number])) is not None:
+            made.ReferencedFrameNumber = frames[0]
         return made
 
     def position(self, number: int) -> list[str]:
@@ -92,18 +78,20 @@ class Planes:
     def measures(self) -> "Dataset | None":
         """Pixel measures, which all slices share; None where they have no place in a frame of reference.
 
-        A thickness that the file does not state is the distance of slices, and empty for a single one.
+        A thickness that the file does not state is the distance of slices; None for a single one, since a frame with a
+        place must have it.
         """
-        if not self.frame_of_reference:
-            return None
-        along, down, _ = self._axes(0)
-        made = item(PixelSpacing=decimals([np.linalg.norm(down), np.linalg.norm(along)]))
-        header, facts = self.original(0), dict(self.originals.info.facts)
+        header, facts = self.originals.first, dict(self.originals.info.facts)
         groups = [group for name in _SHARED for group in header.get(name) or ()]
         stated = [header, *(one for group in groups for one in group.get("PixelMeasuresSequence") or ())]
         thickness = [one.SliceThickness for one in stated if (one.get("SliceThickness") or 0) > 0]
         step = facts.get("step_mm_median")
-        made.SliceThickness = thickness[0] if thickness else decimals([step])[0] if step else None
+        known: Any = thickness[0] if thickness else step
+        if not self.frame_of_reference or known is None:
+            return None
+        along, down, _ = self._axes(0)
+        made = item(PixelSpacing=decimals([np.linalg.norm(down), np.linalg.norm(along)]))
+        made.SliceThickness = decimals([known])[0]
         least, most = facts.get("step_mm_min"), facts.get("step_mm_max")
         if step and least and most and float(most) - float(least) <= _SAME_STEP:
             made.SpacingBetweenSlices = decimals([step])[0]

@@ -23,7 +23,7 @@ from .concepts import concept, long_string
 from .instances import IMPLICIT, new_instance, without_areas
 from .masks import area_outlines
 from .objects import DicomObjectError, content_time, private_path, read_image, require_packages
-from .rings import rings
+from .outlines import rings
 from .planes import Planes, item
 from .streaming import Item, write_streamed
 

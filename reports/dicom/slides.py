@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 from ...readers.dicom.originals import UIDS, read_headers
 from ...readers.errors import LimnerError
 from ..writer import ImageRecord, Record
-from .objects import DicomObjectError, Originals
+from .objects import DicomObjectError, Originals, completed
 from .planes import item
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SlideLevel:
             rule = f"must have an instance of {info.size[0]} × {info.size[1]} px with UIDs"
             value = f"no {missing[0]}" if missing else "none of this size"
             raise DicomObjectError(info.id, rule, value=value, remedy="Use another report, such as geojson or qupath")
-        return cls(Originals(record, image, info, headers))
+        return cls(Originals(record, image, info, completed(headers)))
 
     @property
     def header(self) -> "Dataset":
@@ -69,13 +69,24 @@ class SlideLevel:
         return made
 
     @cached_property
+    def _measures(self) -> "list[Dataset]":
+        groups = self.header.get("SharedFunctionalGroupsSequence") or ()
+        return [measures for group in groups for measures in group.get("PixelMeasuresSequence") or ()]
+
+    @property
     def spacing_mm(self) -> tuple[float, float] | None:
         """(between rows, between columns); None where the file does not state them for all frames."""
-        for group in self.header.get("SharedFunctionalGroupsSequence") or ():
-            for measures in group.get("PixelMeasuresSequence") or ():
-                if (spacing := measures.get("PixelSpacing")) is not None and len(spacing) == 2 and min(spacing) > 0:
-                    return float(spacing[0]), float(spacing[1])
+        for measures in self._measures:
+            if (spacing := measures.get("PixelSpacing")) is not None and len(spacing) == 2 and min(spacing) > 0:
+                return float(spacing[0]), float(spacing[1])
         return None
+
+    @property
+    def thickness_mm(self) -> float | None:
+        """How much of the specimen's depth a frame shows; None where the file does not state it."""
+        stated = [float(measures.SliceThickness) for measures in self._measures if measures.get("SliceThickness")]
+        depth = self.header.get("ImagedVolumeDepth")  # in µm
+        return stated[0] if stated else float(depth) / 1000 if depth else None
 
 
 def is_level(header: "Dataset", size: tuple[int, int]) -> bool:

@@ -12,7 +12,7 @@ from limner.model.class_maps import polygonise
 from limner.model.finding import Finding
 from limner.readers.geometry import Placement
 from limner.reports.dicom.masks import Patch, area_outlines, patches
-from limner.reports.dicom.rings import rings
+from limner.reports.dicom.outlines import rings
 from limner.reports.writer import ImageRecord
 
 SIDE = 24
