@@ -233,6 +233,18 @@ def has_changed(info: "ImageInfo") -> bool:
     return bool(info.fingerprint and info.files) and fingerprint(present or info.files) != info.fingerprint
 
 
+def parse_fields(path: Path) -> dict[str, float]:
+    """Lines like "Name:  12 kB" as bytes by name; {} where there is no such file."""
+    fields: dict[str, float] = {}
+    with suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, rest = line.partition(":")
+            words = rest.split()
+            if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
+                fields[name] = float(words[0]) * 1024
+    return fields
+
+
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):

@@ -151,6 +151,12 @@ class Record:
     """Label → `#rrggbb`; other labels get a colour from `palette`."""
     assessed: bool = True
     """False without a model: then having no findings means nothing."""
+    started: str = ""
+    """When the run began, in UTC as ISO 8601, for formats that must state a time; "" where that is not known."""
+    run: str = ""
+    """A digest of the run's manifest and of what became of each region, for identifiers of what is made from it."""
+    concepts: Mapping[str, tuple[str, str, str]] = field(default_factory=dict[str, tuple[str, str, str]])
+    """Label → (code value, coding scheme designator, code meaning), as the model's card states it."""
 
     def status_of(self, images: Sequence[ImageRecord]) -> AnalysisStatus:
         """Whether all that was planned of these images was analysed; "not assessed" without a model."""

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -367,8 +368,9 @@ def _report_results(results: Sequence[Result], on_event: EventHandler) -> None:
 
 
 def _make_manifest(settings: Settings, prepared: PreparedRun) -> dict[str, Any]:
+    """The manifest, with the time at which the run began, which no result depends on: DICOM objects must state one."""
     annotator = prepared.annotator
-    return make_manifest(
+    manifest = make_manifest(
         settings,
         prepared.plan,
         prepared.choice,
@@ -377,6 +379,7 @@ def _make_manifest(settings: Settings, prepared: PreparedRun) -> dict[str, Any]:
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
     )
+    return {**manifest, "started": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _skipped(plan: Plan) -> list[Result]:

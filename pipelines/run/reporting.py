@@ -1,5 +1,7 @@
 """Writes reports from a run folder: a function of the manifest and the results, which may be repeated at any time."""
 
+import hashlib
+import json
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,7 +68,7 @@ class WrittenReport:
 def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None) -> list[Writer]:
     """The writers of these names, sorted, or all that are installed but those on request.
 
-    `options` have keys "WRITER.OPTION".     Raises `RequestError` for an unknown writer or option.
+    `options` have keys "WRITER.OPTION". Raises `RequestError` for an unknown writer or option.
     """
     known = list(installed("limner.writers"))
     given: dict[str, dict[str, str]] = {}
@@ -222,7 +224,15 @@ def _make_record(
         preset=manifest["config"]["preset"],
         colours=annotator["colours"],
         assessed=annotator["name"] != NONE,
+        started=str(manifest.get("started", "")),
+        run=_run_digest(manifest, entries),
     )
+
+
+def _run_digest(manifest: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
+    """The sha256 of the manifest and of what became of each region: another one once an interrupted run goes on."""
+    outcomes = [[key, entry.status, entry.error, entry.findings] for key, entry in sorted(entries.items())]
+    return hashlib.sha256(json.dumps([manifest, outcomes], sort_keys=True).encode()).hexdigest()
 
 
 _ReadLabelMap = Callable[[Entry], LabelMap | None]

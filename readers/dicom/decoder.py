@@ -85,6 +85,10 @@ class Decoder:
         """See `decoder_worker.dicomdir`. Raises `FaultError`."""
         return self._call("dicomdir", source)
 
+    def originals(self, sources: Sequence[str], *, frames: bool) -> list[Any]:
+        """The headers of files, as `originals.pack` returns them. Raises `FaultError`."""
+        return list(self._call("originals", list(sources), frames, seconds=FRAME_SECONDS))
+
     def digest(self, source: str) -> str:
         """The sha256 of a source's bytes, in hexadecimal. Raises `FaultError`."""
         return str(self._call("digest", source, seconds=FRAME_SECONDS))

@@ -18,7 +18,7 @@ from .source import members, modified_ns, open_source
 if TYPE_CHECKING:
     from .pixels import Frames
 
-__all__ = ["dicomdir", "digest", "frame", "header", "headers", "members", "table"]
+__all__ = ["dicomdir", "digest", "frame", "header", "headers", "members", "originals", "table"]
 
 _MAX_RECORDS = 200_000  # in a DICOMDIR
 
@@ -74,6 +74,18 @@ def headers(names: Sequence[str]) -> list[Any]:
             found.append([fault.code, fault.value])
         except Exception:  # noqa: BLE001 - a parser may raise anything
             found.append(None)
+    return found
+
+
+def originals(names: Sequence[str], frames: bool) -> list[Any]:
+    """The headers of files for new objects that refer to them: see `originals.pack`."""
+    from .header import parse
+    from .originals import pack
+
+    found: list[Any] = []
+    for name in names:
+        with open_source(name) as file:
+            found.append(pack(parse(file)[0], frames=frames))
     return found
 
 

@@ -28,6 +28,7 @@ FAULTS: dict[str, tuple[str, str]] = {
         "Decompress it with dcmdjpeg or gdcmconv",
     ),
     "decode": ("must have decodable pixel data", _COPY),
+    "header-size": ("must not have more attributes than the limit for headers", _SUSPECT),
     "memory": ("must be readable within the memory limit", _SPLIT),
     "palette": ("must have a complete colour palette", _COPY),
     "mosaic": (

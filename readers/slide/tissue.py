@@ -39,6 +39,7 @@ _GREY_LEVELS: Final = 3.0  # of 255, which stain must have over the glass: fewer
 _DARKEST: Final = 25.0  # of 255: darker pixels tell no colour
 _GREY: Final = (0.15, 0.1)  # optical density, and the share of it below which colour is that of dust or black ink
 _BINS: Final = 512
+_ROUNDING: Final = 1e-4  # of the largest: bins of float32 values that differ by less cannot be told apart
 _DOUBTFUL: Final = (0.25, 0.05)  # shares of dark pixels, and of pixels lit in all channels, that contradict each other
 _LIT: Final = 0.6  # of white
 _GLASS: Final = 0.9  # of the brightest: pixels that are nearly as bright are glass
@@ -107,7 +108,8 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
     radius = (1, 1) if microns is None else (round(_AVERAGE_UM / microns[0]), round(_AVERAGE_UM / microns[1]))
     signal = _stain(pixels, valid, radius) if stained else _intensity(pixels, valid, radius, illumination)
     low, high = signal.bounds
-    threshold = float(np.clip(otsu(signal.averaged[valid & ~signal.ink]), low, high))
+    plain = signal.averaged[valid & ~signal.ink]
+    threshold = float(np.clip(otsu(plain), low, high)) if plain.size else low
     if microns is None:
         min_tissue, max_hole = _MIN_TISSUE_PX, _MAX_HOLE_PX
         sizes = f"{_MIN_TISSUE_PX} and {_MAX_HOLE_PX} overview pixels, since the spacing is unknown"
@@ -156,9 +158,12 @@ def _blurred_border(mask: Mask, glass: Mask, radius: tuple[int, int]) -> Mask:
 
 
 def otsu(values: npt.NDArray[np.floating]) -> float:
-    """The threshold that splits values into two groups with the greatest variance between them (Otsu 1979)."""
+    """The threshold that splits values into two groups with the greatest variance between them (Otsu 1979).
+
+    The lowest value where all differ by rounding only.
+    """
     low, high = float(values.min()), float(values.max())
-    if not high > low:
+    if not high - low > _ROUNDING * max(abs(low), abs(high)):
         return low
     counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
     centres = (edges[:-1] + edges[1:]) / 2

@@ -20,7 +20,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rasterio": ("readers/raster/*", "model/class_map*"),
     "openslide": ("readers/slide/*",),
     "tifffile": ("readers/slide/*",),
-    "pydicom": ("readers/dicom/*",),
+    "pydicom": ("readers/dicom/*", "reports/dicom/*"),
+    "highdicom": ("reports/dicom/*",),
     "pyproj": ("readers/*",),
     # networks and their files
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
@@ -71,6 +72,7 @@ DISTRIBUTIONS = {
 HEAVY = (
     "PIL",
     "geopandas",
+    "highdicom",
     "llguidance",
     "onnxruntime",
     "openslide",

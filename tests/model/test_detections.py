@@ -196,6 +196,25 @@ def test_a_whole_box_replaces_a_cut_one_even_with_a_lower_score() -> None:
     assert one.numbers == {"tiles": 2.0}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_part_that_one_window_cut_joins_the_whole_that_another_had(*, turned: bool, mirrored: bool) -> None:
+    """Only one of the two windows cuts the object, at its left, right, upper or lower border."""
+    corners = np.array([[[80, 10], [110, 30]], [[80, 10], [160, 30]]], dtype=np.float64)
+    windows = np.array([LEFT, (60, 0, 200, 100)], dtype=np.float64).reshape(2, 2, 2)
+    info = INFO
+    if mirrored:
+        corners, windows = ((200, 100) - part[:, ::-1] for part in (corners, windows))
+    if turned:
+        corners, windows, info = corners[..., ::-1], windows[..., ::-1], replace(INFO, size=(100, 200))
+    found = [
+        sighting(box.ravel().tolist(), tuple(window.ravel())) for box, window in zip(corners, windows, strict=True)
+    ]
+    (one,) = merge_detections(found, info)
+    assert one.geometry.bounds == tuple(corners[1].ravel())
+    assert one.notes == {}
+
+
 def test_an_inexact_sliver_is_merged() -> None:
     (one,) = merge_detections([sighting((70, 10, 93, 30), LEFT), sighting((90, 8, 99, 33), RIGHT)], INFO)
     assert one.geometry.bounds == (70, 10, 93, 30)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.tiling import TileGrid, cut_tiles, join_tiles, place_on_canvas, squash_to_tile
+from limner.model.tiling import CanvasTiles, TileGrid, cut_tiles, join_tiles, place_on_canvas, squash_to_tile
 from limner.readers.errors import RequestError
 from PIL import Image
 
@@ -145,3 +145,18 @@ def test_tiles_hold_the_canvas_in_their_boxes() -> None:
 def test_tokens_are_of_whole_patches() -> None:
     grid = TileGrid.exact(2, 1, tile=300)
     assert grid.tokens == 3 * 10 * 10 + 1 + 2 * 10, "300 px hold 21 patches of 14, of which ten pairs are merged"
+
+
+def test_tiles_of_a_canvas_are_copies_of_its_parts() -> None:
+    canvas = np.random.default_rng(3).integers(0, 256, (7, 10, 3), dtype=np.uint8)
+    grid = TileGrid.exact(3, 2, tile=4, overlap=1)
+    assert grid.size == (10, 7)
+    tiles = CanvasTiles(canvas, grid)
+    assert (tiles.shape, tiles.dtype, len(tiles)) == ((6, 4, 4, 3), np.uint8, 6)
+    assert (np.asarray(tiles) == cut_tiles(canvas, grid)).all()
+    assert (tiles.whole == canvas).all()
+    assert (join_tiles(tiles, grid) == canvas).all()
+    for mine in (tiles[5], tiles.whole):
+        mine[...] = 0
+    assert (tiles[5] == canvas[3:7, 6:10]).all()
+    assert canvas.any()

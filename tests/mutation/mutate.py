@@ -37,6 +37,7 @@ CASES: dict[str, Sequence[str]] = {
         "readers/test_overview.py",
         "readers/raster/test_stored_blocks.py",
         "reports/test_overview.py",
+        "readers/slide/test_tissue.py",
     ],
     "model/tiling.py": ["model/test_tiling.py"],
     "model/merging.py": ["model/test_merging.py", "model/test_detections.py"],
@@ -51,7 +52,7 @@ CASES: dict[str, Sequence[str]] = {
     "reports/studies.py": TABLES,
     "reports/summary.py": TABLES,
     "reports/dataframes.py": TABLES,
-    "pipelines/run/run_folder.py": ["pipelines/run/test_run_folder.py"],
+    "pipelines/run/run_folder.py": ["pipelines/run/test_run_folder.py", "pipelines/run/test_parts.py"],
 }
 PRELOADED = ("numpy", "shapely", "rasterio", "pandas", "tifffile", "onnx", "yaml", "pydantic", "pyproj", "hypothesis")
 

@@ -6,10 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from limner.readers import overview
 from limner.readers.geometry import Box
 from limner.readers.image import StoredLevel
-from limner.readers.overview import Montage, box_mean, dilate, fill_holes, keep_components, read_overview
+from limner.readers.overview import (
+    Montage,
+    across_channels,
+    box_mean,
+    dilate,
+    fill_holes,
+    keep_components,
+    overview_bytes,
+    percentiles,
+    read_overview,
+)
 
 Make = Callable[..., Any]
 
@@ -108,6 +120,30 @@ def in_blocks(array_image: Make, width: int, height: int) -> Any:
     return Blocks
 
 
+def test_a_map_is_sampled_where_its_stored_level_is_too_large(
+    array_image: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Levels(array_image):  # type: ignore[misc, valid-type] - a class that a fixture gives
+        def stored_level(self, _: tuple[float, float]) -> StoredLevel:
+            return StoredLevel((2.0, 4.0), (16, 16))
+
+        def may_hold(self, _: tuple[int, int]) -> None:
+            return None
+
+    image = Levels(np.zeros((320, 640, 2), dtype=np.uint16))
+    decoded = (640 // 2) * (320 // 4) * 2 * 2
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", decoded // 4)
+    for limit, sampled in ((decoded, False), (decoded - 1, True)):
+        monkeypatch.setattr(overview, "WHOLE_BYTES", limit)
+        assert (read_overview(image, limit=80).sampled is not None) == sampled
+
+
+@pytest.mark.parametrize("size", [(3, 5000), (5000, 3)])
+def test_an_overview_may_be_one_pixel_wide(array_image: Make, size: tuple[int, int]) -> None:
+    found = read_overview(array_image(np.zeros((size[1], size[0], 1))), limit=64)
+    assert sorted(found.valid.shape) == [1, 64]
+
+
 @pytest.mark.parametrize("share", [0.04, 0.2, 0.9])
 @pytest.mark.slow
 def test_a_large_map_is_sampled_evenly_and_the_nearest_sample_stands_for_the_rest(
@@ -154,6 +190,80 @@ def test_a_sampled_block_within_a_cell_stands_for_it(
     cells = {(int(box.y0 // 32), int(box.x0 // 32)): (box.x0 + 8, box.y0 + 4) for box in boxes}
     assert set(zip(*(axis.tolist() for axis in np.nonzero(found.sampled)), strict=True)) == set(cells)
     assert all(found.pixels[cell].tolist() == list(middle) for cell, middle in cells.items())
+
+
+def test_each_plane_of_a_montage_is_in_its_cell(array_image: Make) -> None:
+    class Stack(array_image):  # type: ignore[misc, valid-type] - a class that a fixture returns
+        def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> Any:
+            pixels, valid = super().read(box, size)
+            return pixels + plane, valid
+
+    image = Stack(np.zeros((2, 3, 1)))
+    montage = Montage((3, 2), (7, 8, 9))
+    found = read_overview(image, limit=100, montage=montage)
+    cells = np.array([[7, 8], [9, 0]]).repeat(2, axis=0).repeat(3, axis=1)
+    assert found.pixels[..., 0].tolist() == cells.tolist()
+    assert found.valid.tolist() == (cells > 0).tolist()
+
+
+def test_the_bytes_of_an_overview_are_those_of_the_stored_level(array_image: Make) -> None:
+    class Levels(array_image):  # type: ignore[misc, valid-type] - a class that a fixture returns
+        def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+            assert step == (8.0, 8.0)
+            return StoredLevel((4.0, 2.0), (16, 16))
+
+        def may_hold(self, shape: tuple[int, int]) -> None:
+            del shape
+
+    pixels = np.zeros((400, 800, 3), dtype=np.uint16)
+    assert overview_bytes(Levels(pixels), 100) == (800 / 4) * (400 / 2) * 3 * 2
+    assert overview_bytes(array_image(pixels), 100) == 0
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=60), st.floats(0, 100))
+@settings(deadline=None, derandomize=True)
+def test_percentiles_of_8_bits_equal_those_of_numpy(values: list[int], share: float) -> None:
+    for dtype in (np.uint8, np.uint16):
+        pixels = np.array([values, values[::-1]], dtype=dtype).T
+        assert percentiles(pixels, share) == pytest.approx(np.percentile(pixels, share, axis=0), abs=1e-9)
+
+
+def test_channels_are_combined_as_by_numpy() -> None:
+    values = np.random.default_rng(1).integers(0, 255, (5, 4, 3))
+    assert (across_channels(np.maximum, values) == values.max(axis=-1)).all()
+    assert (across_channels(np.add, values[..., :1]) == values[..., 0]).all()
+
+
+@pytest.mark.parametrize(("holds", "across", "down"), [(1.0, 20, 5), (0.5, 28, 7)])
+def test_as_many_blocks_are_sampled_along_each_side_as_it_is_long(
+    array_image: Make, monkeypatch: pytest.MonkeyPatch, holds: float, across: int, down: int
+) -> None:
+    """80 × 20 blocks of 16 px, each a cell, of which 100 may be decoded; where half may hold pixels, 200 are chosen."""
+
+    class Blocks(array_image):  # type: ignore[misc, valid-type] - a class that a fixture gives
+        def stored_level(self, _: tuple[float, float]) -> StoredLevel:
+            return StoredLevel((1.0, 1.0), (16, 16))
+
+        def may_hold(self, shape: tuple[int, int]) -> Any:
+            return np.arange(shape[1])[None, :].repeat(shape[0], axis=0) < holds * shape[1]
+
+    monkeypatch.setattr(overview, "_BYTES", 0)
+    monkeypatch.setattr(overview, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", 100 * 16 * 16)
+    found = read_overview(Blocks(np.zeros((320, 1280, 1), dtype=np.uint8)), limit=80)
+    assert found.sampled is not None
+    assert (found.sampled.any(axis=0).sum(), found.sampled.any(axis=1).sum()) == (across, down)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"), [((2.0, 1.0), (100, 50)), ((1.0, 2.0), (50, 100)), ((0.5, 1.0), (50, 100))]
+)
+def test_the_proportions_of_pixels_are_kept(array_image: Make, aspect: tuple[float, float], shape: Any) -> None:
+    """Of a square picture; no side has more cells than pixels."""
+    found = read_overview(array_image(np.zeros((400, 400, 1))), limit=100, aspect=aspect)
+    assert found.valid.shape == shape
+    small = read_overview(array_image(np.zeros((40, 40, 1))), limit=100, aspect=aspect)
+    assert max(small.valid.shape) == 40
 
 
 def test_a_montage_has_room_for_its_planes() -> None:

@@ -12,7 +12,7 @@ from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo, Plane
 from limner.reports.columns import FINDINGS, FindingsCsv
 from limner.reports.studies import SERIES, SLICE_VALUES, SLICES, STUDIES, StudiesCsv
-from limner.reports.writer import ImageRecord, Record, UnanalysedRegion
+from limner.reports.writer import FileRow, ImageRecord, Record, UnanalysedRegion
 from shapely.geometry import box
 
 OF_STUDIES = [column.name for column in FINDINGS if column.kinds == ("study",)]
@@ -278,6 +278,16 @@ def test_slices_have_their_place_values_outcome_and_findings(tmp_path: Path) -> 
     assert {(row["split_by"], row["split_value"]) for row in rows} == {("echo time", "30 ms")}
     without = slices_of(tmp_path, image, assessed=False)
     assert {row["n_findings"] for row in without} == {""}
+
+
+def test_slices_name_only_files_that_other_tables_show(tmp_path: Path) -> None:
+    sources = ["/secret/0", "scan/1.dcm", "archive.zip/2.dcm", "file-0123456789abcdef", "/secret/4"]
+    info = stack()
+    planes = tuple(replace(plane, source=source) for plane, source in zip(info.planes, sources, strict=True))
+    files = tuple(FileRow(path, "read") for path in ("scan/1.dcm", "archive.zip"))
+    image = ImageRecord(replace(info, planes=planes), tuple, lambda: None, ())
+    rows = slices_of(tmp_path, image, files=files)
+    assert [row["path"] for row in rows] == ["", "scan/1.dcm", "archive.zip/2.dcm", "file-0123456789abcdef", ""]
 
 
 def test_every_number_that_splits_stacks_has_a_column_with_its_unit() -> None:

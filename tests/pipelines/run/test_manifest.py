@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ def test_libraries_that_were_not_loaded_may_differ() -> None:
 def test_the_manifest_is_deterministic(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     limner("run", scene, "--out", tmp_path / "a", "--model", card)
     limner("run", scene, "--out", tmp_path / "b", "--model", card)
-    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
-    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    manifest, other = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in "ab")
+    for one in (manifest, other):
+        began = datetime.fromisoformat(one.pop("started"))
+        assert timedelta(0) <= datetime.now(UTC) - began < timedelta(minutes=10)
+        assert one.pop("sha256"), "of all else, with the time"
+    assert manifest == other
     assert manifest["config"]["inputs"] == [str(scene)]
     assert manifest["images"][0]["info"]["fingerprint"]
     assert manifest["images"][0]["stretch"]["channels"] == ["red"]

@@ -53,6 +53,15 @@ def test_appended_results_are_read_back(tmp_path: Path) -> None:
     assert [f.geometry.bounds for f in findings] == [(2, 0, 3, 1 / 3)] * 2 + [(1, 0, 2, 1 / 3)]
 
 
+def test_texts_of_results_are_readable_in_any_language(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as store:
+        store.append([result(1, error="Größe \u2028 \ud800")])
+    assert "Größe" in (tmp_path / RESULTS).read_text(encoding="utf-8")
+    entry = read_entries(tmp_path)["image/1"]
+    assert entry.error.startswith("Größe \u2028 ")
+    assert (entry.findings, entry.part, entry.row) == (0, None, 0)
+
+
 def test_the_latest_result_of_a_region_counts(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
         store.append([result(1, error='broken: ","findings":[')])
