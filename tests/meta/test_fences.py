@@ -26,9 +26,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # networks and their files
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
     **dict.fromkeys(("huggingface_hub", "sklearn", "threadpoolctl"), ("model/*",)),
+    **dict.fromkeys(("httpx2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    "jinja2": ("model/vlm/*", "reports/html/*"),
     "platformdirs": ("readers/caches.py",),
     **dict.fromkeys(("dicomweb_client", "requests"), ("readers/dicomweb/*",)),
-    **dict.fromkeys(("httpx2", "jinja2", "jsonschema", "llguidance"), ("model/vlm/*",)),
     "monai": ("model/volume/*",),
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
