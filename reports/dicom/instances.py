@@ -3,7 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
@@ -12,8 +12,17 @@ import numpy.typing as npt
 
 from ...readers.image import Mask
 from ..measures import batches
-from ..writer import Record
-from .objects import DicomObjectError, Originals, attributes, build, suitable, unsuitable
+from ..writer import ImageRecord, Record, Writer, write_per_image
+from .objects import (
+    DicomObjectError,
+    Originals,
+    attributes,
+    build,
+    header_checked,
+    require_packages,
+    suitable,
+    unsuitable,
+)
 from .planes import item
 
 if TYPE_CHECKING:
@@ -111,6 +120,24 @@ class PackedFrames:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+
+def write_objects(
+    record: Record, folder: Path, writer: Writer, write: Callable[[Record, ImageRecord, Path], Path]
+) -> list[Path]:
+    """Write an object for each image that `writer` does not leave out.
+
+    Raises `RequestError` where packages are missing, `PartlyWrittenError` after the last where some could not be
+    written.
+    """
+    require_packages(writer.name.removeprefix("dicom-"))
+    left_out = writer.omitted(record)
+
+    def write_one(image: ImageRecord) -> Path:
+        with header_checked(image.info.id):
+            return write(record, image, folder)
+
+    return write_per_image([image for image in record.images if image.info.id not in left_out], write_one)
 
 
 def add_buffered(dataset: "Dataset", name: str, vr: str, file: IO[bytes]) -> None:

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from ..measures import all_labels, batches
 from ..palette import Palette, rgb
 from ..patient_geometry import in_patient
-from ..writer import ImageRecord, Record, image_file, write_per_image
+from ..writer import ImageRecord, Record, image_file
 from .concepts import concept, long_string
-from .instances import IMPLICIT, new_instance, without_areas
+from .instances import IMPLICIT, new_instance, without_areas, write_objects
 from .masks import area_outlines
-from .objects import DicomObjectError, content_time, private_path, read_image, require_packages
+from .objects import DicomObjectError, content_time, private_path, read_image
 from .outlines import rings
 from .planes import Planes, item
 from .streaming import Item, write_streamed
@@ -46,10 +46,7 @@ class DicomRtStruct:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a file per study that has an area into `folder`."""
-        require_packages("rtstruct")
-        left_out = self.omitted(record)
-        chosen = [image for image in record.images if image.info.id not in left_out]
-        return write_per_image(chosen, lambda image: _write(record, image, folder))
+        return write_objects(record, folder, self, _write)
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Maps and slides, and studies without any area or without a place in the patient."""

@@ -16,7 +16,7 @@ import numpy as np
 from ...readers.image import Mask
 from ..measures import all_labels
 from ..palette import Palette, rgb
-from ..writer import ImageRecord, Record, image_file, write_per_image
+from ..writer import ImageRecord, Record, image_file
 from .concepts import concept, long_string
 from .grids import Dimension, Grid, Place, SliceGrid, TileGrid
 from .instances import (
@@ -27,6 +27,7 @@ from .instances import (
     new_instance,
     referenced_series,
     without_areas,
+    write_objects,
 )
 from .masks import patches
 from .objects import (
@@ -37,7 +38,6 @@ from .objects import (
     new_uid,
     private_path,
     read_image,
-    require_packages,
     structure_tracking_uid,
 )
 from .planes import Planes, code, item
@@ -62,10 +62,7 @@ class DicomSeg:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a file per image that has an area into `folder`."""
-        require_packages("seg")
-        left_out = self.omitted(record)
-        chosen = [image for image in record.images if image.info.id not in left_out]
-        return write_per_image(chosen, lambda image: _write(record, image, folder))
+        return write_objects(record, folder, self, _write)
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images of other kinds, and those without any area: boxes, tiles and regions are not masks."""

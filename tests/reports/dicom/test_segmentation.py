@@ -29,6 +29,8 @@ from limner.reports.structures import Nifti
 from limner.reports.writer import DISCLAIMER, Area, ImageRecord, PartlyWrittenError, Record
 from scipy import ndimage
 
+pytestmark = pytest.mark.filterwarnings("ignore:The value length")  # of a made thickness, which is too long
+
 LABELS = ("lesion", "organ")
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
 PATIENT: dict[str, Any] = {
@@ -459,3 +461,34 @@ def test_labels_are_texts_of_dicom(made: Callable[[str], Study], tmp_path: Path)
         assert named[0].startswith("a/b")
         assert len(named[0]) == 64
         assert len(named) == 2
+
+
+@pytest.mark.parametrize("writer", [DicomSeg(), DicomRtStruct()], ids=lambda writer: writer.name)
+def test_odd_headers_are_taken_over_in_silence(
+    writer: Any, making: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "a key that is only good for tests")
+    odd: dict[str, Any] = {
+        "PatientSex": "X",
+        "PatientBirthDate": "31.12.1970",
+        "PositionReferenceIndicator": "x" * 100,
+        "StudyID": "much too long for a short string",
+        "PatientWeight": "heavy",
+    }
+    images = making.slices(3, **PATIENT)
+    for image in images:
+        for name, value in odd.items():
+            element = pydicom.DataElement(
+                pydicom.datadict.tag_for_keyword(name) or 0,
+                pydicom.datadict.dictionary_VR(name).replace("DS", "LO"),
+                value,
+                validation_mode=pydicom.config.IGNORE,
+            )
+            image.add(element)
+    folder = making.save_all(images, tmp_path / "study")
+    [info] = scan_with(DicomReader(), str(folder), {})
+    study = Study(info, folder, None, [Finding("lesion", shapely.box(1, 1, 3, 4), "area")])
+    recwarn.clear()
+    path = written(writer, study.record(), tmp_path / "out")
+    assert [str(one.message) for one in recwarn] == []
+    assert pydicom.dcmread(path).PatientID == "7"
