@@ -78,11 +78,12 @@ def _elements(level: SlideLevel) -> "SOPClass":
     """The object without its groups."""
     made = new_instance(level.originals, "ann", "annotations", ANNOTATIONS, "ANN")
     made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "ANNOTATIONS", "Findings by label", None
-    made.Laterality = level.header.get("Laterality") or None
     made.AnnotationCoordinateType, made.PixelOriginInterpretation = "2D", "VOLUME"
     made.ReferencedImageSequence = [level.reference()]
     made.ReferencedSeriesSequence = referenced_series([level.header])
     made.update(level.specimen())
+    if "SpecimenDescriptionSequence" not in made:  # a specimen has no side
+        made.Laterality = level.header.get("Laterality") or None
     return made
 
 
