@@ -26,6 +26,7 @@ from .instances import (
     CATEGORY,
     MOST_BYTES,
     add_buffered,
+    described,
     display_colour,
     new_instance,
     referenced_series,
@@ -77,7 +78,8 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
 def _elements(level: SlideLevel) -> "SOPClass":
     """The object without its groups."""
     made = new_instance(level.originals, "ann", "annotations", ANNOTATIONS, "ANN")
-    made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "ANNOTATIONS", "Findings by label", None
+    made.ContentLabel, made.ContentCreatorName = "ANNOTATIONS", None
+    made.ContentDescription = described("Findings by label", level.originals.image)
     made.AnnotationCoordinateType, made.PixelOriginInterpretation = "2D", "VOLUME"
     made.ReferencedImageSequence = [level.reference()]
     made.ReferencedSeriesSequence = referenced_series([level.header])
