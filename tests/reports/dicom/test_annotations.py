@@ -83,7 +83,6 @@ def write_level(path: Path, pixels: Any, number: int = 1, **more: Any) -> None:
         PatientName="Doe^Jane",
         PatientID="7",
         ReferringPhysicianName="",
-        Laterality="",
         SeriesNumber=1,
         InstanceNumber=number,
         Manufacturer="made",
