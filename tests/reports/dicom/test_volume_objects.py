@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.seg import segread
+from limner.pipelines.run.reporting import load_writers, read_record, write_reports
 from scipy import ndimage
 
 OBLIQUE = (0.96, 0.28, 0.0, -0.28, 0.96, 0.0)
@@ -61,3 +62,8 @@ def test_a_volume_has_the_same_voxels_and_ml_in_all_objects(
         area += np.linalg.norm(np.cross(points - points[0], np.roll(points, -1, axis=0) - points[0]).sum(axis=0)) / 2
     mm3 = np.count_nonzero(values) * spacing[0] * spacing[1] * step
     assert area * step == pytest.approx(mm3, rel=1e-4)
+    next(study.iterdir()).unlink()
+    [report] = write_reports(read_record(out), out, load_writers(["dicom-seg"]))
+    [reason] = report.omitted.values()
+    assert str(tmp_path) not in reason + report.error
+    assert seg.exists()  # that of the run
