@@ -33,8 +33,8 @@ CONNECT_SECONDS: Final = 10.0
 MIN_RATE: Final = 16 * 2**10
 """Bytes per second on average, after the time-out, below which an exchange is given up."""
 
-MAX_JSON: Final = 32 * 2**20
-"""Bytes of an answer in JSON: a page of 1000 instances has about 1 MiB."""
+MAX_JSON: Final = 8 * 2**20
+"""Bytes of an answer in JSON: a page of 500 instances has about 1 MiB."""
 
 CHUNK: Final = 2**18
 JSON_TYPES: Final = ("application/dicom+json", "application/json")
