@@ -53,9 +53,6 @@ CASES: dict[str, Sequence[str]] = {
     "reports/summary.py": TABLES,
     "reports/dataframes.py": TABLES,
     "reports/dicom/masks.py": ["reports/dicom/test_masks.py"],
-    "reports/dicom/planes.py": ["reports/dicom/test_segmentation.py"],
-    "reports/dicom/grids.py": ["reports/dicom/test_segmentation.py", "reports/dicom/test_annotations.py"],
-    "reports/dicom/ann.py": ["reports/dicom/test_annotations.py"],
     "pipelines/run/run_folder.py": ["pipelines/run/test_run_folder.py", "pipelines/run/test_parts.py"],
 }
 PRELOADED = ("numpy", "shapely", "rasterio", "pandas", "tifffile", "onnx", "yaml", "pydantic", "pyproj", "hypothesis")
