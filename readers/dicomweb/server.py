@@ -55,7 +55,7 @@ class WebServer:
     def __init__(self, address: Address, options: WebOptions) -> None:
         self.address = address
         self._session = WebSession(address, options)
-        self._client: Any = DICOMwebClient(address.url, session=self._session)
+        self._client: Any = DICOMwebClient(address.url, session=self._session, permissive_uid=True)
         self._client.set_http_retry_params(retry=False)  # the session does
 
     def abort(self) -> None:
