@@ -52,6 +52,12 @@ class DicomObjectError(LimnerError):
     """An image that a DICOM object cannot refer to, or whose findings it cannot hold."""
 
 
+def report_of(name: str) -> str:
+    """The kind of report, "dicom-sr" and so on, that writes files of this name; "" for all other files."""
+    kind, _, rest = name.partition("-")
+    return f"dicom-{kind}" if kind in KINDS and rest.endswith(".dcm") else ""
+
+
 @dataclass(frozen=True)
 class Originals:
     """An image of a run with the headers of its original files."""
@@ -237,7 +243,7 @@ def attributes(originals: Originals, kind: str, what: str, *parts: str) -> dict[
         "series_description": f"limner {long_string(model_name(record), room)}: {what} - {_TAIL}",
         "manufacturer": "limner",
         "manufacturer_model_name": model_name(record),
-        "software_versions": (long_string(f"limner {record.version}"), long_string(model_version(record))),
+        "software_versions": [long_string(f"limner {record.version}"), model_version(record)],
         "device_serial_number": long_string(record.model.get("sha256", "")) or "none",
         "content_date": date,
         "content_time": time,
@@ -298,7 +304,7 @@ def equipment(record: Record) -> "ContributingEquipment":
         manufacturer="limner",
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=model_name(record),
-        software_versions=(long_string(f"limner {record.version}"), long_string(model_version(record))),
+        software_versions=[long_string(f"limner {record.version}"), model_version(record)],
         contribution_description=long_string(record.use or DISCLAIMER, 1024),
     )
 
@@ -308,15 +314,16 @@ def quiet() -> Generator[None]:
     """Without warnings of pydicom and highdicom, which may quote the header."""
     import logging
 
-    logger = logging.getLogger("highdicom")
-    level = logger.level
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("highdicom", "pydicom"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL)
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)
 
 
 _TIMES: Final = ("ContentDate", "ContentTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture")
@@ -329,6 +336,9 @@ def finish(dataset: "Dataset", originals: Originals) -> None:
     for name, value in zip(_TIMES, (date, time) * 2, strict=True):
         if name in dataset:
             setattr(dataset, name, value)
+    for item in dataset.get("ContributingEquipmentSequence") or ():
+        if item.get("ManufacturerModelName") == "highdicom" and "ContributionDateTime" in item:
+            del item.ContributionDateTime
     if offset := originals.first.get("TimezoneOffsetFromUTC"):
         dataset.TimezoneOffsetFromUTC = offset
     dataset.CodingSchemeIdentificationSequence = coding_schemes()

@@ -2,9 +2,9 @@
 
     python tests/bench/dicom_objects.py [--reports dicom-sr,dicom-ko,dicom-sc] [FOLDER...]
 
-It takes the test files that come with pydicom and nibabel, odd studies that it makes, and the given folders. A made annotator finds a ring, two parts, a box with a
-score, and a text in every region. Errors are dciodvfy's (Debian's dicom3tools); those that the source has as well are
-not the object's own.
+It takes the test files that come with pydicom and nibabel, odd studies that it makes, and the given folders. A made
+annotator finds a ring, two parts, a box with a score, and a text in every region. Errors are dciodvfy's (Debian's
+dicom3tools); those that the source has as well are not the object's own.
 """
 
 import argparse
