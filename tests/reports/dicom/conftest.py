@@ -109,13 +109,16 @@ def odd_studies(making: ModuleType) -> dict[str, Sequence[Dataset]]:
         one.ImagePositionPatient = [-10.0, -20.0 + number, 30.0 + 2.5 * number]
     colour = np.random.default_rng(1).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     us = {"Modality": "US", "SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB"}
+    enhanced = making.enhanced([0.0, 3.0, 6.0], slopes=[1, 2, 3])
+    for frame in enhanced.PerFrameFunctionalGroupsSequence:
+        frame.FrameVOILUTSequence[0].WindowCenter, frame.FrameVOILUTSequence[0].WindowWidth = 4000, 10000
     doubled = making.slices(5, **SHOWN)
     studies = {
         "plain": making.slices(5, SpecificCharacterSet="ISO_IR 100", PatientName="Grün^Jörg", **SHOWN),
         "tilted": tilted,
         "duplicates": [*doubled, doubled[2]],
         "empty": making.slices(3, SpecificCharacterSet="", **SHOWN),
-        "enhanced": [making.enhanced([0.0, 3.0, 6.0], slopes=[1, 2, 3])],
+        "enhanced": [enhanced],
         "radiograph": [making.image(making.ramp(40, 50), sop_class=making.CR)],
         "colour": [making.image(colour, sop_class="1.2.840.10008.5.1.4.1.1.6.1", FrameOfReferenceUID=None, **us)],
         "greek": making.slices(3, SpecificCharacterSet="ISO_IR 126", PatientName="Διονυσιος", **SHOWN),

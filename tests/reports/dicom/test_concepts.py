@@ -53,11 +53,8 @@ def test_a_code_that_dicom_cannot_hold_is_refused_in_a_card(code: dict[str, Any]
 def test_the_codes_of_shipped_cards_are_those_of_the_dictionary(root: Any) -> None:
     import yaml
 
-    known = {
-        (code.value, code.scheme_designator): code.meaning
-        for name in codes.SCT.dir()
-        for code in [getattr(codes.SCT, name)]
-    }
+    every = (getattr(codes.SCT, name) for name in codes.SCT.dir())
+    known = {(code.value, code.scheme_designator): code.meaning for code in every}
     found = [
         one["concept"]
         for path in sorted((root / "model" / "checkpoints" / "cards").glob("*.yaml"))
