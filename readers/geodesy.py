@@ -44,6 +44,10 @@ _STENCIL: Final = 100.0  # metres between the points of a finite difference, who
 _FLAT: Final = 3000.0  # metres: for smaller polygons the area element at the centroid is right to 1e-7
 _HALVINGS: Final = 12
 _SHORT: Final = 4.0  # pixels
+_PROBE: Final = 32.0  # pixels: the length of edges that are tried for all others, where there are many points
+_TRIED: Final = 5000
+_SAFETY: Final = 16.0
+_POLAR: Final = 75.0  # degrees of latitude
 _QUARTER_TURN: Final = 90.0  # degrees
 _PIECES: Final = (64, 4000, 1 << 18)  # an edge as long as the polygon is cut into: at first, at least, at most
 _PIECE: Final = 250.0  # metres, between the first two
@@ -425,7 +429,8 @@ def densify_all(geometries: Geometries, placement: Placement, tolerance_px: floa
     points, owner = shapely.get_coordinates(shapes, return_index=True)
     inside = owner[1:] == owner[:-1]  # also joins the rings of a polygon, which at worst is checked in vain
     start, end = points[:-1][inside], points[1:][inside]
-    curved = _deviation(start, end, placement) > tolerance_px
+    long = np.flatnonzero(np.hypot(*(end - start).T) > max(_SHORT, _straight_length(points, placement, tolerance_px)))
+    curved = long[_deviation(start[long], end[long], placement) > tolerance_px]
     for index in np.unique(owner[:-1][inside][curved]):
         shapes[index] = _densified(shapes[index], placement, tolerance_px)
     return shapes
@@ -467,6 +472,26 @@ def _dense_line(line: BaseGeometry, placement: Placement, tolerance_px: float) -
     dense = points[first] + (points[first + 1] - points[first]) * (place - first)[:, None]
     dense[-1] = points[-1]
     return dense
+
+
+def _straight_length(points: Points, placement: Placement, tolerance_px: float) -> float:
+    """A length in pixels up to which edges around these points (N, 2) are surely straight enough; 0 where none is.
+
+    Edges in four directions are tried on a grid over the points' bounding box. The deviation grows with the square of
+    the length, and by much less than the `_SAFETY` from one point of the grid to the next, unless a pole or the edge of
+    the map is near: where that may be, and on images with control points, every edge has to be tried.
+    """
+    if len(points) < _TRIED or placement.warp is not None:
+        return 0.0
+    axes = (np.linspace(*bounds, 9) for bounds in zip(points.min(axis=0), points.max(axis=0), strict=True))
+    middle = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 1, 2)
+    along = np.array([(1, 0), (0, 1), (0.7, 0.7), (0.7, -0.7)]) * _PROBE / 2
+    start, end = (middle - along).reshape(-1, 2), (middle + along).reshape(-1, 2)
+    lat = lonlat_or_nan(placement, np.concatenate([start, end]))[:, 1]
+    if not (np.abs(lat).max() < _POLAR and np.ptp(lat) < _POLAR / 2):  # also for NaN
+        return 0.0
+    worst = float(_deviation(start, end, placement).max())
+    return _PROBE * min(8.0, math.sqrt(tolerance_px / max(_SAFETY * worst, 1e-12)))
 
 
 def _deviation(start: Points, end: Points, placement: Placement) -> Values:

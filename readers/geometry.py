@@ -144,7 +144,10 @@ class Placement:
         if self.warp is not None:
             return self.warp(points)
         matrix = np.asarray(self.matrix, dtype=np.float64)
-        return points[:, :1] * matrix[:, 0] + points[:, 1:] * matrix[:, 1] + matrix[:, 2]  # @ starts threads
+        world = np.empty((len(points), len(matrix)))
+        for axis, (along_x, along_y, offset) in enumerate(matrix):  # @ starts threads
+            world[:, axis] = points[:, 0] * along_x + points[:, 1] * along_y + offset
+        return world
 
     def to_pixel(self, world_xy: npt.ArrayLike) -> Points:
         """World (N, 2 or 3) → level-0 pixels (N, 2): the inverse of `to_world`; patient points are projected first.

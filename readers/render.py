@@ -232,16 +232,27 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
         if pixels.dtype == np.uint8 and stretch.curve == "linear" and (low, high) == (0.0, 255.0):
             grey = pixels[..., place]
         else:
-            values = _to_curve_units(stretch.curve, pixels[..., place])
-            shown &= ~np.isnan(values)
-            grey = (
-                _apply_steps(values, stretch.steps)
-                if stretch.curve == "steps"
-                else _apply_curve(values, low, high, stretch)
-            )
+            grey, numbers = _to_grey(pixels[..., place], low, high, stretch)
+            shown &= numbers
         result[..., [colour] if len(stretch.low) > 1 else [0, 1, 2]] = grey[..., None]
     result[~shown] = stretch.blank
     return result
+
+
+def _to_grey(native: Pixels, low: float, high: float, stretch: Stretch) -> tuple[npt.NDArray[np.uint8], Mask]:
+    """Native values of one channel as grey, and which of them are numbers.
+
+    Many values of 8 or 16 bits are looked up in a table of all that there can be.
+    """
+    codes = f"u{native.dtype.itemsize}"
+    if native.dtype.kind in "iu" and native.dtype.itemsize <= 2 and native.size > 2 ** (8 * native.dtype.itemsize):
+        every = np.arange(2 ** (8 * native.dtype.itemsize), dtype=codes).view(native.dtype)
+        table, _ = _to_grey(every, low, high, stretch)
+        return table[native.view(codes)], np.ones(native.shape, dtype=np.bool_)
+    values = _to_curve_units(stretch.curve, native)
+    steps = stretch.curve == "steps"
+    grey = _apply_steps(values, stretch.steps) if steps else _apply_curve(values, low, high, stretch)
+    return grey, ~np.isnan(values)
 
 
 def _apply_curve(values: Values, low: float, high: float, stretch: Stretch) -> npt.NDArray[np.uint8]:

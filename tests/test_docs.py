@@ -294,6 +294,12 @@ def test_table_of_costs_follows_from_the_large_scene(root: Path) -> None:
         assert found == pytest.approx(wanted, rel=0.07), what
 
 
+def test_the_table_of_huge_tasks_is_what_its_script_computes(root: Path) -> None:
+    script = root / "tests" / "bench" / "growth.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout in pages(root)["docs/scaling.md"]
+
+
 def test_benchmark_scripts_exist(root: Path) -> None:
     scripts = {path.name for path in (root / "tests" / "bench").glob("*.py")}
     named = set(re.findall(r"tests/bench/(\w+\.py)", pages(root)["docs/figures.md"]))

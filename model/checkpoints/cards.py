@@ -87,6 +87,8 @@ class CardVariant(CardFile):
     """With "macenko-ehod", red, green and blue of 8 bits become eosin, haematoxylin and optical density from 0 to 1
     first (see `stain`)."""
     companions: tuple[Companion, ...] = ()
+    tile_mib: Annotated[float, Field(ge=0)] = 0.0
+    """MiB that running it on one tile takes beside the loaded network, measured; 0 where it was not."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -207,7 +209,9 @@ class ModelCard(Card):
             raise ValueError(msg)
         return self
 
-    sources: ClassVar[Any] = {"variants": {"__all__": {"weights": True, "companions": {"__all__": {"weights"}}}}}
+    sources: ClassVar[Any] = {
+        "variants": {"__all__": {"weights": True, "companions": {"__all__": {"weights"}}, "tile_mib": True}}
+    }
 
     @property
     def weight_files(self) -> Mapping[str, tuple[CardFile, ...]]:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...readers.files import parse_fields
 from .files import CheckpointFiles
 from .untrusted import wrap_errors
 
@@ -56,6 +57,11 @@ def weight_bytes(files: CheckpointFiles, *, itemsize: int = 0) -> float:
             read = _safetensors_bytes if path.suffix == ".safetensors" else _pickle_bytes
             total += read(path, itemsize)
     return total
+
+
+def allocated_bytes() -> float:
+    """Bytes of memory that this process has allocated, without cached files; 0 where the system does not tell."""
+    return parse_fields(Path("/proc/self/status")).get("RssAnon", 0.0)
 
 
 def file_bytes(paths: Iterable[Path]) -> float:

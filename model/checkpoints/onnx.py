@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.sandbox import SandboxError, run_sandboxed
+from ..annotator import Cost
+from .memory import allocated_bytes
 from .onnx_graph import GRAPH, INITIALIZER, INPUT, METADATA, NAME, OUTPUT, TENSOR_NAME, TYPE, of_any_size
 from .protobuf import fields, submessages, text_of
 from .untrusted import MIB, open_file, read_bytes, wrap_errors
@@ -33,10 +35,10 @@ MAX_BYTES: Final = 2**31  # of a network's file, by its format
 SECONDS: Final = 120  # in which an untrusted network must load and run on one tile
 MEGABYTES: Final = 3072  # of address space in which it must do so, beside four times its file's size
 
-LIBRARIES: Final = 0.03 * 2**30
-"""Bytes of onnxruntime in a process: measured."""
+_LIBRARIES: Final = 0.03 * 2**30  # bytes of onnxruntime in a process: measured
+_HELD: Final = 2.5  # bytes of a loaded network per byte of its file, which has weights in one layout only: 2.0 to 3.2
 
-_tried: set[tuple[object, ...]] = set()
+_tried: dict[tuple[object, ...], float] = {}  # what each took, in bytes
 
 # field numbers of onnx.proto: message → field that holds another message → its type
 _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
@@ -158,11 +160,12 @@ def _check_external_files(content: bytes, companions: Mapping[str, object], subj
 
 def try_in_sandbox(
     path: Path, *, layout: AxisOrder, tile: int, channels: int, companions: Mapping[str, Path] | None = None
-) -> None:
+) -> float:
     """Load an untrusted network in a sandboxed process, and run it on one tile of noise; `tile` 0 only loads it.
 
-    Networks that passed are remembered by path, size and time of change. Raises `ModelError` where it is refused,
-    crashes, or needs more than `SECONDS` or the address space.
+    Returns the bytes that the tile took beside the loaded network, 0 where the system does not tell. Networks that
+    passed are remembered by path, size and time of change. Raises `ModelError` where it is refused, crashes, or needs
+    more than `SECONDS` or the address space.
     """
     subject = f"network {path.name}"
     files = {name: str(one) for name, one in (companions or {}).items()}
@@ -170,27 +173,40 @@ def try_in_sandbox(
         found = [(one, one.stat()) for one in (path, *map(Path, files.values()))]
     key = (*((str(one), status.st_size, status.st_mtime_ns) for one, status in found), layout, tile, channels)
     if key in _tried:
-        return
+        return _tried[key]
     size = 4 * sum(status.st_size for _, status in found) // MIB
     megabytes = MEGABYTES + -(-size // 1024) * 1024
     arguments = (str(path), layout, tile, channels, files)
     try:
-        run_sandboxed(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
+        taken = run_sandboxed(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
     except SandboxError as error:
         rule = f"must load and run on one tile within {SECONDS} s and {megabytes} MiB, without a crash"
         remedy = "Do not use this file, or have it exported again"
         raise ModelError(subject, rule, value=f"{error.code} {error.value}".strip(), remedy=remedy) from error
-    _tried.add(key)
+    _tried[key] = float(taken)
+    return _tried[key]
 
 
-def load_and_run(path: str, layout: AxisOrder, tile: int, channels: int, companions: Mapping[str, str]) -> None:
+def cost(size: float, activations: float, tiles: tuple[int, int]) -> Cost:
+    """The cost of a region of (columns, rows) tiles for networks whose files have `size` bytes.
+
+    activations: bytes of a tile's, which onnxruntime keeps, and of what becomes of its output.
+    """
+    held = _HELD * size
+    work = tiles[0] * tiles[1]
+    return Cost(held, "their own type", work, activations=activations, loading=held + size, libraries=_LIBRARIES)
+
+
+def load_and_run(path: str, layout: AxisOrder, tile: int, channels: int, companions: Mapping[str, str]) -> float:
     """The part of `try_in_sandbox` that runs in the sandboxed process."""
     subject = f"network {Path(path).name}"
     parts = {name: read_bytes(Path(one), subject, most=MAX_BYTES) for name, one in companions.items()}
     content = read_bytes(Path(path), subject, most=MAX_BYTES)
     network = OnnxNetwork(content, name=Path(path).name, layout=layout, threads=1, companions=parts, tile=tile)
+    loaded = allocated_bytes()
     if tile:
         network.output(np.random.default_rng(0).random((1, tile, tile, channels), dtype=np.float32))
+    return max(0.0, allocated_bytes() - loaded)  # onnxruntime keeps what it took
 
 
 def read_header(path: Path) -> OnnxHeader:

@@ -15,6 +15,7 @@ from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
 from ..checkpoints import onnx, tile_statistics, weights
 from ..checkpoints.cards import CardVariant, ModelCard, find_card, shipped_digests, shipped_model_cards
 from ..checkpoints.memory import file_bytes
+from ..checkpoints.untrusted import MIB
 from ..class_maps import ClassScores, class_map_bytes, class_map_to_polygons, fill_invalid
 from ..domain import Domain
 from ..options import SegmentationOptions
@@ -41,6 +42,7 @@ class Segmenter:
         self._variants = {variant.name: variant for variant in self.card.variants}
         self._checked: tuple[CardVariant, ...] = ()
         self._fitted: dict[str, str] = {}
+        self._tile_bytes = {variant.name: variant.tile_mib * MIB for variant in self.card.variants}
         self._networks: dict[str, tuple[str, onnx.OnnxNetwork]] = {}
 
     @property
@@ -115,7 +117,7 @@ class Segmenter:
             path, *others = self._files([variant], fetch=self._options.fetch)
             if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
                 names = [part.name for part in variant.companions]
-                onnx.try_in_sandbox(
+                self._tile_bytes[variant.name] = onnx.try_in_sandbox(
                     path,
                     layout=self.card.layout,
                     tile=self.card.tile,
@@ -129,12 +131,12 @@ class Segmenter:
             self._network(variant, self._fitted[variant.name])
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `SupportsCost`. While they are loaded, files are in memory beside the networks."""
+        """See `SupportsCost`. A network keeps the memory of its largest tile."""
         variants = [self._variants[name] for name in sorted({spec.variant for spec in specs})]
-        held = file_bytes(self._files(variants, fetch=False))
+        size = file_bytes(self._files(variants, fetch=False))
         maps = class_map_bytes(specs, tiles, classes=len(self.card.classes), averaging=self._options.averaging)
-        work, libraries = tiles[0] * tiles[1], onnx.LIBRARIES
-        return Cost(held, "their own type", work=work, activations=maps, loading=2 * held, libraries=libraries)
+        maps += sum(self._tile_bytes[variant.name] for variant in variants)
+        return onnx.cost(size, maps, tiles)
 
     def fit(
         self,

@@ -140,7 +140,7 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
     def __init__(self, options: DeepnessOptions) -> None:
         super().__init__(options)
         self._path = Path(options.checkpoint)
-        self._fitted = ""
+        self._fitted, self._tile_bytes = "", 0.0
         self._networks: dict[str, OnnxNetwork] = {}
 
     @cached_property
@@ -221,7 +221,7 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         """Read the file's header, and try the network in a sandbox. Raises `ModelError`."""
         super().check(specs)
         self._fitted = specs[0].fitted if specs else self._fitted
-        onnx.try_in_sandbox(self._path, layout="NCHW", tile=self._config.tile, channels=CHANNELS)
+        self._tile_bytes = onnx.try_in_sandbox(self._path, layout="NCHW", tile=self._config.tile, channels=CHANNELS)
 
     def load(self) -> None:
         """Load the network for the first image that was checked. Raises `ModelError`."""
@@ -246,12 +246,11 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         return values
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `SupportsCost`. While it is loaded, the file is in memory beside the network."""
-        held, config, averaging = file_bytes([self._path]), self._config, self._options.averaging
+        """See `SupportsCost`. The network keeps the memory of a tile."""
+        config, averaging = self._config, self._options.averaging
         segments = config.model_type == "Segmentor"
         maps = class_map_bytes(specs, tiles, classes=len(config.classes), averaging=averaging) if segments else 0.0
-        work, libraries = tiles[0] * tiles[1], onnx.LIBRARIES
-        return Cost(held, "their own type", work=work, activations=maps, loading=2 * held, libraries=libraries)
+        return onnx.cost(file_bytes([self._path]), maps + self._tile_bytes, tiles)
 
     def answer(self, view: View) -> list[Answer]:
         """The areas or boxes of a view. Raises `ModelError`."""

@@ -13,11 +13,12 @@ from ...model.annotator import Cost, InputSpec, SupportsCost
 from ...model.finding import Result
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
+from ...readers.files import parse_fields
 from ...readers.regions import Region, Span
 from ...readers.sandbox import release_sandbox
 from .engines import Job, Task, WorkerProcess
 from .execute import PreparedRun
-from .memory import parse_fields, release_freed_memory, worker_bytes
+from .memory import release_freed_memory, worker_bytes
 from .worker import RegionJob
 
 LIMIT_S = 120.0

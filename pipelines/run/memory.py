@@ -13,6 +13,7 @@ import numpy as np
 from ...model.annotator import Cost
 from ...model.views import grid_of
 from ...readers.errors import RequestError
+from ...readers.files import parse_fields
 from ...readers.image import ImageInfo
 from ...readers.registry import readers
 from ..config import Settings, parse_bytes
@@ -164,15 +165,3 @@ def release_freed_memory() -> None:
     """Give what this process has freed back to the system, where the C library can."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def parse_fields(path: Path) -> dict[str, float]:
-    """Lines like "Name:  12 kB" as bytes by name; {} where there is no such file."""
-    fields: dict[str, float] = {}
-    with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, rest = line.partition(":")
-            words = rest.split()
-            if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
-                fields[name] = float(words[0]) * 1024
-    return fields

@@ -122,14 +122,18 @@ def read_image(record: Record, image: ImageRecord) -> Originals:
     if image.original is None:
         raise DicomObjectError(image.info.id, "must have its original files", remedy="Restore the input files")
     info = image.original()
-    headers = read_originals(info)
+    return Originals(record, image, info, completed(read_originals(info)))
+
+
+def completed(headers: "Sequence[Dataset]") -> "Sequence[Dataset]":
+    """Headers with empty values for what highdicom reads of every header, and they lack or have no known code for."""
     for header in headers:
         for name in _OFTEN_ABSENT:
             if name not in header:
                 setattr(header, name, None)
         if header.PatientSex not in {"M", "F", "O"}:
             header.PatientSex = None
-    return Originals(record, image, info, headers)
+    return headers
 
 
 _OFTEN_ABSENT: Final = (
@@ -184,16 +188,23 @@ def build(originals: Originals, make: Callable[[], D]) -> D:
 
     Raises `DicomObjectError` for a header that it refuses.
     """
-    try:
-        with quiet():
-            dataset = make()
-    except _UNFIT as error:  # its text may quote the header
-        rule = "must have a header that a DICOM object can take over"
-        remedy = "Check the study with dciodvfy, or use another report"
-        raise DicomObjectError(originals.info.id, rule, value=type(error).__name__, remedy=remedy) from error
+    with header_checked(originals.info.id):
+        dataset = make()
     if dataset is not None:
         finish(dataset, originals)
     return dataset
+
+
+@contextmanager
+def header_checked(name: str) -> Generator[None]:
+    """Without warnings, and with a `DicomObjectError` about `name` instead of errors of pydicom and highdicom."""
+    try:
+        with quiet():
+            yield
+    except _UNFIT as error:  # its text may quote the header
+        rule = "must have a header that a DICOM object can take over"
+        remedy = "Check the study with dciodvfy, or use another report"
+        raise DicomObjectError(name, rule, value=type(error).__name__, remedy=remedy) from error
 
 
 def require_packages(kind: str) -> None:

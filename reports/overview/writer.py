@@ -48,7 +48,7 @@ class OverviewPng:
         def write_one(image: ImageRecord) -> Path:
             path = image_file(folder, "overview-", image.info.id, ".png")
             with atomic_path(path) as part:
-                overview_page(record, image).save(part, "PNG", pnginfo=metadata, compress_level=6)
+                overview_page(record, image).save(part, "PNG", pnginfo=metadata, compress_level=3)
             return path
 
         return write_per_image(record.images, write_one)

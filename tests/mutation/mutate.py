@@ -37,6 +37,7 @@ CASES: dict[str, Sequence[str]] = {
         "readers/test_overview.py",
         "readers/raster/test_stored_blocks.py",
         "reports/test_overview.py",
+        "readers/slide/test_tissue.py",
     ],
     "model/tiling.py": ["model/test_tiling.py"],
     "model/merging.py": ["model/test_merging.py", "model/test_detections.py"],

@@ -13,6 +13,7 @@ from limner.readers.geometry import Box
 from limner.readers.image import StoredLevel
 from limner.readers.overview import (
     Montage,
+    across_channels,
     box_mean,
     dilate,
     fill_holes,
@@ -222,8 +223,47 @@ def test_the_bytes_of_an_overview_are_those_of_the_stored_level(array_image: Mak
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=60), st.floats(0, 100))
 @settings(deadline=None, derandomize=True)
 def test_percentiles_of_8_bits_equal_those_of_numpy(values: list[int], share: float) -> None:
-    pixels = np.array([values, values[::-1]], dtype=np.uint8).T
-    assert percentiles(pixels, share) == pytest.approx(np.percentile(pixels, share, axis=0), abs=1e-9)
+    for dtype in (np.uint8, np.uint16):
+        pixels = np.array([values, values[::-1]], dtype=dtype).T
+        assert percentiles(pixels, share) == pytest.approx(np.percentile(pixels, share, axis=0), abs=1e-9)
+
+
+def test_channels_are_combined_as_by_numpy() -> None:
+    values = np.random.default_rng(1).integers(0, 255, (5, 4, 3))
+    assert (across_channels(np.maximum, values) == values.max(axis=-1)).all()
+    assert (across_channels(np.add, values[..., :1]) == values[..., 0]).all()
+
+
+@pytest.mark.parametrize(("holds", "across", "down"), [(1.0, 20, 5), (0.5, 28, 7)])
+def test_as_many_blocks_are_sampled_along_each_side_as_it_is_long(
+    array_image: Make, monkeypatch: pytest.MonkeyPatch, holds: float, across: int, down: int
+) -> None:
+    """80 × 20 blocks of 16 px, each a cell, of which 100 may be decoded; where half may hold pixels, 200 are chosen."""
+
+    class Blocks(array_image):  # type: ignore[misc, valid-type] - a class that a fixture gives
+        def stored_level(self, _: tuple[float, float]) -> StoredLevel:
+            return StoredLevel((1.0, 1.0), (16, 16))
+
+        def may_hold(self, shape: tuple[int, int]) -> Any:
+            return np.arange(shape[1])[None, :].repeat(shape[0], axis=0) < holds * shape[1]
+
+    monkeypatch.setattr(overview, "_BYTES", 0)
+    monkeypatch.setattr(overview, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", 100 * 16 * 16)
+    found = read_overview(Blocks(np.zeros((320, 1280, 1), dtype=np.uint8)), limit=80)
+    assert found.sampled is not None
+    assert (found.sampled.any(axis=0).sum(), found.sampled.any(axis=1).sum()) == (across, down)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"), [((2.0, 1.0), (100, 50)), ((1.0, 2.0), (50, 100)), ((0.5, 1.0), (50, 100))]
+)
+def test_the_proportions_of_pixels_are_kept(array_image: Make, aspect: tuple[float, float], shape: Any) -> None:
+    """Of a square picture; no side has more cells than pixels."""
+    found = read_overview(array_image(np.zeros((400, 400, 1))), limit=100, aspect=aspect)
+    assert found.valid.shape == shape
+    small = read_overview(array_image(np.zeros((40, 40, 1))), limit=100, aspect=aspect)
+    assert max(small.valid.shape) == 40
 
 
 def test_a_montage_has_room_for_its_planes() -> None:

@@ -43,7 +43,7 @@ MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
         ("float64", None, 2.5, ["2.5"] * 3),
         ("Int64", None, [1, None, -3], ["1", "", "-3"]),
         ("int64", None, range(3), ["0", "1", "2"]),
-        ("string", None, ["a,b", None, "=1\n"], ["a,b", "", "'=1 "]),
+        ("string", None, ["a,b", None, "=1\n", 'say "a"'], ['"a,b"', "", "'=1 ", '"say ""a"""']),
         ("category", None, "x", ["x"] * 3),
     ],
 )
@@ -57,7 +57,7 @@ def test_csv_json_and_arrays_have_the_same_values(
     json.dumps(output, allow_nan=False)
     assert ["" if one is None else one for one in output] == [
         float(cell) if cell and dtype == "float64" else int(cell) if cell and "nt64" in dtype else cell.lstrip("'")
-        for cell in cells
+        for cell in next(csv.reader([",".join(cells)]))
     ]
 
 

@@ -57,7 +57,9 @@ def test_texts_of_results_are_readable_in_any_language(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
         store.append([result(1, error="Größe \u2028 \ud800")])
     assert "Größe" in (tmp_path / RESULTS).read_text(encoding="utf-8")
-    assert read_entries(tmp_path)["image/1"].error.startswith("Größe \u2028 ")
+    entry = read_entries(tmp_path)["image/1"]
+    assert entry.error.startswith("Größe \u2028 ")
+    assert (entry.findings, entry.part, entry.row) == (0, None, 0)
 
 
 def test_the_latest_result_of_a_region_counts(tmp_path: Path) -> None:

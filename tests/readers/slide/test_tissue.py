@@ -32,7 +32,7 @@ from shapely.geometry.base import BaseGeometry
 
 Mask = npt.NDArray[np.bool_]
 GLASS, HAEMATOXYLIN, EOSIN, DAB, PALE = (240, 240, 240), (110, 90, 160), (225, 130, 175), (120, 80, 50), (228, 216, 230)
-DENSE = (120, 20, 160)
+DENSE, DEEP_DAB = (120, 20, 160), (60, 30, 20)
 INKS = {"blue": (40, 70, 170), "green": (30, 110, 80), "red": (215, 25, 30)}
 LOW, MICRONS = 8.0, (8.0, 8.0)
 
@@ -67,7 +67,7 @@ def everywhere(image: npt.NDArray[np.generic]) -> Mask:
     return np.ones(image.shape[:2], dtype=bool)
 
 
-@pytest.mark.parametrize("colour", [HAEMATOXYLIN, EOSIN, DAB, PALE])
+@pytest.mark.parametrize("colour", [HAEMATOXYLIN, EOSIN, DAB, DEEP_DAB, PALE])
 def test_stains(colour: tuple[int, int, int]) -> None:
     truth = disc(300, 150, 150, 80)
     found = find_tissue(image := noisy_image(300, (truth, colour)), everywhere(image), microns=MICRONS)
@@ -82,11 +82,12 @@ def test_glass_and_grey_dust_are_no_tissue() -> None:
     assert not find_tissue(image, everywhere(image), microns=MICRONS).mask.any()
 
 
+@pytest.mark.parametrize("stain", [EOSIN, DAB])
 @pytest.mark.parametrize("ink", sorted(INKS))
-def test_pen_marks_are_no_tissue(ink: str) -> None:
+def test_pen_marks_are_no_tissue(ink: str, stain: tuple[int, int, int]) -> None:
     tissue, stroke = disc(300, 150, 150, 80), np.zeros((300, 300), dtype=bool)
     stroke[20:280, 140:156] = True
-    image = noisy_image(300, (tissue, EOSIN), (stroke, INKS[ink]))
+    image = noisy_image(300, (tissue, stain), (stroke, INKS[ink]))
     found = find_tissue(image, everywhere(image), microns=MICRONS)
     assert found.mask[stroke].mean() < 0.02
     assert found.ink[stroke].mean() > 0.95
@@ -115,6 +116,21 @@ def test_invalid_pixels_are_ignored() -> None:
     assert not find_tissue(image, np.zeros_like(valid), microns=MICRONS).mask.any()
 
 
+def test_glass_beside_invalid_pixels_of_any_colour_is_no_tissue() -> None:
+    valid = np.ones((100, 100), dtype=bool)
+    valid[:, :50] = False
+    image = flat_image((100, 100), ~valid, DENSE)
+    assert not find_tissue(image, valid, microns=(2.0, 2.0)).mask.any()
+
+
+@pytest.mark.parametrize(("glass", "lowest"), [(90, 0.05), (92, 3 * 1.4826 * np.log2(96 / 94)), (100, 0.3)])
+def test_the_threshold_of_dark_field_is_three_times_its_noise(glass: int, lowest: float) -> None:
+    image = np.full((100, 100, 1), glass, dtype=np.uint16)
+    image[:10] = 90
+    image[70:] = 5000
+    assert f"limited to {lowest:.3g} to 3)" in find_tissue(image, everywhere(image), microns=MICRONS).method
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
@@ -128,6 +144,14 @@ def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
     assert found.illumination == "dark"
     assert found.method.startswith("light over the background in powers of two")
     assert agreement(found.mask, truth) > 0.9
+
+
+def test_float_dark_field_may_be_of_values_below_one() -> None:
+    truth = disc(300, 150, 150, 80)
+    image = np.where(truth, np.float32(0.9), np.float32(0.0))[..., None]
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert found.illumination == "dark"
+    assert agreement(found.mask, truth) > 0.95
 
 
 def test_grey_bright_field() -> None:
@@ -181,14 +205,17 @@ def test_a_picture_of_ink_alone_has_no_tissue() -> None:
     found = find_tissue(image, everywhere(image), microns=MICRONS)
     assert found.ink.all()
     assert not found.mask.any()
-    assert "limited to 0.0065 to 0.03" in found.method  # three grey levels under a white of 200
+    assert (
+        "above 0.0065 (Otsu 1979, limited to 0.0065 to 0.03)" in found.method
+    )  # three grey levels under a white of 200
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_background_of_bright_field_is_from_the_median_of_the_glass(dtype: type[np.unsignedinteger]) -> None:
     unit = 1 if dtype == np.uint8 else 100
     image = np.full((10, 100, 3), 200, dtype=np.float64)
-    image[:, :40] = (120, 60, 120)
+    image[:, :20] = (120, 60, 120)
+    image[:, 20:40] = 100
     image[:, 90:] = 210
     pixels = (image * unit).astype(dtype)
     low, high = background_range(pixels, everywhere(pixels))
@@ -206,14 +233,14 @@ def test_what_is_bright_and_coloured_is_no_glass() -> None:
 
 
 def test_the_background_of_dark_field_is_six_times_its_noise_wide() -> None:
-    values = [*range(1000, 1100), *[60000] * 10]
+    values = [*range(1000, 1100), *[6000] * 10]
     pixels = np.array(values, dtype=np.uint16).reshape(11, 10, 1)
     low, high = background_range(pixels, everywhere(pixels))
     level = 1000 + 0.05 * 109
     rise = sorted(abs(value - level) for value in values)
     margin = 6 * 1.4826 * statistics.median(rise[:55])
-    assert margin > 0.016 * 60000 / 10
-    assert (low[0], high[0]) == (level - max(margin, 960), level + max(margin, 960))
+    assert margin > 0.016 * 6000
+    assert (low[0], high[0]) == pytest.approx((level - margin, level + margin))
 
 
 def test_unknown_spacing_is_in_the_method() -> None:
@@ -296,6 +323,10 @@ def test_otsu_of_values_that_differ_by_rounding() -> None:
         assert otsu(np.array([one, np.nextafter(one, dtype(1))])) == one
 
 
+def test_otsu_splits_at_the_upper_edge_of_a_bin() -> None:
+    assert otsu(np.repeat([0.0, 512.0], 10)) == 1.0
+
+
 def test_otsu() -> None:
     generator = np.random.default_rng(3)
     values = np.concatenate([generator.normal(0, 0.1, 5000), generator.normal(1, 0.1, 500)])
@@ -361,6 +392,7 @@ def test_overview_side() -> None:
     assert overview_side(slide((40000, 20000), 0.25)) == 1250
     assert overview_side(slide((400000, 20000), 0.25)) == 4096
     assert overview_side(slide((40000, 20000), 0)) == 2048
+    assert overview_side(slide((4, 3), 0.5)) == 1
 
 
 @pytest.mark.parametrize("form", ["collection", "list", "feature", "bare", "gz"])
@@ -380,10 +412,17 @@ def test_annotation_replaces_the_mask(tmp_path: Path, form: str) -> None:
     area, doubt = read_tissue_annotation(str(path), slide((200, 100), 0.5, origin=(100, 10)))
     assert doubt == ""
     assert area.equals(box(110, 30, 130, 70))
-    mask = polygon_mask(area, (50, 100), (2.0, 2.0))
-    want = np.zeros((50, 100), dtype=bool)
-    want[15:35, 55:65] = True
+    mask = polygon_mask(area, (20, 100), (2.0, 5.0))
+    want = np.zeros((20, 100), dtype=bool)
+    want[6:14, 55:65] = True
     assert np.array_equal(mask, want)
+
+
+def test_an_annotation_is_cut_to_the_slide(tmp_path: Path) -> None:
+    path = tmp_path / "t.geojson"
+    path.write_text(json.dumps(mapping(box(-50, -50, 300, 300))))
+    area, _ = read_tissue_annotation(str(path), slide((200, 100), 0.5))
+    assert area.equals(box(0, 0, 200, 100))
 
 
 def test_an_annotation_may_be_smaller_than_a_pixel(tmp_path: Path) -> None:
