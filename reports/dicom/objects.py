@@ -277,7 +277,7 @@ def content_time(originals: Originals) -> tuple[str, str]:
     return begin.strftime("%Y%m%d"), begin.strftime("%H%M%S")
 
 
-_TOLD: Final = {"name", "version", "use"}  # of a model's identity, elsewhere
+_STATED_ELSEWHERE: Final = {"name", "version", "use"}  # of a model's identity, elsewhere
 
 
 def parameters(record: Record, image: ImageRecord) -> dict[str, str]:
@@ -287,7 +287,7 @@ def parameters(record: Record, image: ImageRecord) -> dict[str, str]:
         "limner": record.version,
         "window": facts.get("window_used", ""),
         **{name.lower(): value for name, value in image.analysis.items()},
-        **{f"model {key}": value for key, value in sorted(record.model.items()) if key not in _TOLD},
+        **{f"model {key}": value for key, value in sorted(record.model.items()) if key not in _STATED_ELSEWHERE},
     }
     return {long_string(key): long_string(value, 1024) for key, value in found.items() if value}
 
