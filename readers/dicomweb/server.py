@@ -5,7 +5,7 @@ that retrieval and storing are done here.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ from .options import WebOptions
 from .session import JSON_TYPES, MAX_JSON, Answer, WebError, WebSession, read_json
 from .stored import Stored, read_stored
 
-PAGE: Final = 1000
+PAGE: Final = 500
+MAX_PAGES: Final = 2000
 MAX_STUDIES: Final = 1000
 """Studies that are counted where a query matches more than it may."""
 
@@ -29,8 +30,7 @@ MAX_INSTANCES: Final = 100_000
 """Instances of one input."""
 
 _DICOM: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-_SOP: Final = "00080018"
-_TAGS: Final[Mapping[str, str]] = {**STUDY_ATTRIBUTES, **SERIES_ATTRIBUTES}
+_TAGS: Final[Mapping[str, str]] = {**STUDY_ATTRIBUTES, **SERIES_ATTRIBUTES, "SOPInstanceUID": "00080018"}
 _COMPARED: Final = (
     "PatientID",
     "AccessionNumber",
@@ -45,7 +45,8 @@ _COMPARED: Final = (
 _NO_LIST: Final = (400, 404, 405, 406, 501)
 """Statuses of servers that have no list of a study that they do not have, or no lists at all."""
 
-Row = Mapping[str, Any]
+Row = Mapping[str, tuple[str, ...]]
+"""Values by keyword, of the attributes in `_TAGS`."""
 
 
 class WebServer:
@@ -56,6 +57,10 @@ class WebServer:
         self._session = WebSession(address, options)
         self._client: Any = DICOMwebClient(address.url, session=self._session)
         self._client.set_http_retry_params(retry=False)  # the session does
+
+    def abort(self) -> None:
+        """End what another thread asks of it, and ask nothing more."""
+        self._session.abort()
 
     def list_instances(self, asked: WebInput, most: int) -> list[Instance]:
         """The instances of an input, sorted; of a query that matches at most so many studies.
@@ -96,7 +101,7 @@ class WebServer:
             self._client.search_for_instances, one.study, one.series, search_filters={"SOPInstanceUID": one.sop}
         )
         try:
-            return any(_text(row, _SOP) == one.sop for row in _rows(search(limit=PAGE)))
+            return any(one.sop in row["SOPInstanceUID"] for row in _rows(search(limit=PAGE)))
         except WebError as error:
             if error.status in _NO_LIST:
                 return False
@@ -140,30 +145,25 @@ class WebServer:
     def _instances(self, study: str, series: str = "") -> list[Instance]:
         search = partial(self._client.search_for_instances, study, series or None)
         rows = self._search(search, "SOPInstanceUID", MAX_INSTANCES)
-        found = [
-            Instance(study, series or _uid(row, SERIES_ATTRIBUTES["SeriesInstanceUID"]), sop)
-            for sop, row in rows.items()
-        ]
         for row in rows.values():
-            other = _text(row, STUDY_ATTRIBUTES["StudyInstanceUID"])
-            if other and other != study:
-                raise WebError(
-                    "instances of another study than was asked for", remedy="Do not trust this server's answers"
-                )
-        return sorted(found)
+            for name, uid in (("StudyInstanceUID", study), ("SeriesInstanceUID", series)):
+                if uid and row[name] not in {(), (uid,)}:
+                    remedy = "Do not trust this server's answers"
+                    raise WebError("instances of another study or series than was asked for", remedy=remedy)
+        return sorted(Instance(study, series or _uid(row, "SeriesInstanceUID"), sop) for sop, row in rows.items())
 
     def _search(self, search: Callable[..., Any], key: str, most: int) -> dict[str, Row]:
         """The results of a search by UID, page after page. Raises `WebError` where there are more than `most`."""
-        tag = _SOP if key == "SOPInstanceUID" else _TAGS[key]
         found: dict[str, Row] = {}
-        while True:
+        for _ in range(MAX_PAGES):
             page = _rows(search(limit=PAGE, offset=len(found)))
-            new = {uid: row for row in page if (uid := _uid(row, tag)) not in found}
+            new = {uid: row for row in page if (uid := _uid(row, key)) not in found}
             found |= new
             if len(found) > most:
                 raise WebError(f"more than {most} results", remedy="Name a study or a series, or narrow the query")
             if not new:  # also of a server that ignores the offset
                 return found
+        raise WebError(f"more than {MAX_PAGES} pages of results", remedy="Name a study or a series")
 
 
 class TooManyError(Exception):
@@ -175,38 +175,33 @@ class TooManyError(Exception):
 
 
 def _rows(answer: Any) -> list[Row]:
+    """The attributes of results that are used here, shortened: an answer may hold others without end."""
     rows = cast("list[object]", answer) if isinstance(answer, list) else [None]
     if not all(isinstance(row, dict) for row in rows):
         raise WebError("JSON that is no list of DICOM data sets")
-    return [cast("Row", row) for row in rows]
+    return [{name: _values(cast("Mapping[str, Any]", row), tag) for name, tag in _TAGS.items()} for row in rows]
 
 
-def _values(row: Row, tag: str) -> list[str]:
-    """The values of an attribute as texts."""
+def _values(row: Mapping[str, Any], tag: str) -> tuple[str, ...]:
+    """The values of an attribute as texts, up to 16 of 65 characters."""
     attribute: object = row.get(tag)
-    values: object = cast("Row", attribute).get("Value") if isinstance(attribute, dict) else None
-    found = cast("list[object]", values) if isinstance(values, list) else []
-    return [str(one).strip(" \0") for one in found if isinstance(one, str | int | float)]
+    values: object = cast("Mapping[str, Any]", attribute).get("Value") if isinstance(attribute, dict) else None
+    found = cast("list[object]", values)[:16] if isinstance(values, list) else []
+    return tuple(str(one)[:65].strip(" \0") for one in found if isinstance(one, str | int | float))
 
 
-def _text(row: Row, tag: str) -> str:
-    return next(iter(_values(row, tag)), "")
-
-
-def _uid(row: Row, tag: str) -> str:
-    uid = _text(row, tag)
+def _uid(row: Row, key: str) -> str:
+    uid = next(iter(row[key]), "")
     if not UID.fullmatch(uid):
         raise WebError("a result without a valid UID")
     return uid
 
 
-def _compare(rows: Any, filters: Mapping[str, str]) -> None:
+def _compare(rows: Iterable[Row], filters: Mapping[str, str]) -> None:
     """Raise `WebError` for a result that states another value than was asked for."""
     for row in rows:
         for name in filters.keys() & set(_COMPARED):
-            if (values := _values(row, _TAGS[name])) and not any(
-                _matches(value, filters[name], name) for value in values
-            ):
+            if row[name] and not any(_matches(value, filters[name], name) for value in row[name]):
                 remedy = f"The server ignores {name} in queries: name the studies by their UIDs"
                 raise WebError(f"a result that does not match the {name} of the query", remedy=remedy)
 

@@ -26,6 +26,7 @@ from .instances import (
     CATEGORY,
     MOST_BYTES,
     add_buffered,
+    described,
     display_colour,
     new_instance,
     referenced_series,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 ANNOTATIONS: Final = "1.2.840.10008.5.1.4.1.1.91.1"
 
-_SINGLE: Final = 2**18  # pixels: up to here, single precision is exact to 1/64 px
+_SINGLE: Final = 2**18  # pixels: up to here, single precision is exact to 1/128 px
 _KINDS: Final = {"area": "areas traced from a class map", "box": "boxes", "tile": "tiles", "region": "regions"}
 
 
@@ -77,7 +78,8 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
 def _elements(level: SlideLevel) -> "SOPClass":
     """The object without its groups."""
     made = new_instance(level.originals, "ann", "annotations", ANNOTATIONS, "ANN")
-    made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "ANNOTATIONS", "Findings by label", None
+    made.ContentLabel, made.ContentCreatorName = "ANNOTATIONS", None
+    made.ContentDescription = described("Findings by label", level.originals.image)
     made.AnnotationCoordinateType, made.PixelOriginInterpretation = "2D", "VOLUME"
     made.ReferencedImageSequence = [level.reference()]
     made.ReferencedSeriesSequence = referenced_series([level.header])
@@ -97,8 +99,9 @@ def _groups(level: SlideLevel, folder: Path) -> Iterator[Item]:
             for _, numbers, table in tables:
                 for kind in dict.fromkeys(table.kind.tolist()):
                     rows = np.flatnonzero(table.kind == kind)
-                    group = groups.setdefault(kind, _Group(image.info, folder))
-                    group.add(table.take(rows), numbers[rows])
+                    if kind not in groups:
+                        groups[kind] = _Group(image.info, folder)
+                    groups[kind].add(table.take(rows), numbers[rows])
             for kind in sorted(kind for kind, group in groups.items() if group.counts):
                 elements = groups[kind].elements()
                 elements.AnnotationGroupNumber = next(numbering)

@@ -33,6 +33,7 @@ EXPLICIT: Final = "1.2.840.10008.1.2.1"
 IMPLICIT: Final = "1.2.840.10008.1.2"
 MOST_BYTES: Final = 2**32 - 2
 """Of a value (PS3.5 7.1.2)."""
+PARTLY: Final = "Not all of it was analysed"
 _NOT_AREAS: Final = "its findings are boxes, tiles or regions, which have no outline: use dicom-sr"
 
 CATEGORY: Final = ("309825002", "SCT", "Spatial and Relational Concept")
@@ -73,6 +74,11 @@ def new_instance(
         return made
 
     return build(originals, make)
+
+
+def described(text: str, image: ImageRecord) -> str:
+    """A description, with a word on it where not all of the image was analysed: nothing found there means nothing."""
+    return text if image.complete and not image.unanalysed else f"{text}. {PARTLY}"
 
 
 def display_colour(rgb: tuple[int, int, int]) -> list[int]:

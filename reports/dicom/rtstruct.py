@@ -20,7 +20,7 @@ from ..palette import Palette, rgb
 from ..patient_geometry import in_patient
 from ..writer import ImageRecord, Record, image_file
 from .concepts import concept, long_string
-from .instances import IMPLICIT, new_instance, without_areas, write_objects
+from .instances import IMPLICIT, described, new_instance, without_areas, write_objects
 from .masks import area_outlines
 from .objects import DicomObjectError, content_time, private_path, read_image
 from .outlines import rings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STRUCTURES: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 
+_STUDY: Final = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, the class by which structure sets name a study
 _DECIMALS: Final = 4  # of mm
 _UNPLACED: Final = "its pictures have no place in the patient: use dicom-seg, which needs none"
 
@@ -77,7 +78,7 @@ def _elements(planes: Planes, labels: Sequence[str]) -> "SOPClass":
     made.OperatorsName = None
     made.StructureSetLabel = "limner"
     made.StructureSetName = made.SeriesDescription
-    made.StructureSetDescription = long_string(record.use, 1024)
+    made.StructureSetDescription = long_string(described(record.use, originals.image), 1024)
     made.StructureSetDate, made.StructureSetTime = content_time(originals)
     frame = planes.frame_of_reference
     made.FrameOfReferenceUID, made.PositionReferenceIndicator = frame, first.get("PositionReferenceIndicator") or None
@@ -109,9 +110,6 @@ def _elements(planes: Planes, labels: Sequence[str]) -> "SOPClass":
     ]
     made.ApprovalStatus = "UNAPPROVED"
     return made
-
-
-_STUDY: Final = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, the class by which structure sets name a study
 
 
 def _contours(planes: Planes, labels: Sequence[str]) -> Iterator[Item]:

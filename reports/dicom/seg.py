@@ -23,6 +23,7 @@ from .instances import (
     CATEGORY,
     PackedFrames,
     add_buffered,
+    described,
     display_colour,
     new_instance,
     referenced_series,
@@ -104,7 +105,8 @@ def _elements(grid: Grid, labels: Sequence[str]) -> "SOPClass":
     record, header, image = originals.record, originals.first, originals.image
     made = new_instance(originals, "seg", "segmentation", SEGMENTATION, "SEG")
     made.ImageType = ["DERIVED", "PRIMARY"]
-    made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "SEGMENTATION", "Areas by label", None
+    made.ContentLabel, made.ContentCreatorName = "SEGMENTATION", None
+    made.ContentDescription = described("Areas by label", image)
     made.Rows, made.Columns = grid.tile[::-1]
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
     made.BitsAllocated, made.BitsStored, made.HighBit = 1, 1, 0

@@ -122,6 +122,22 @@ def test_pages_are_asked_for_until_nothing_is_new(
     assert offsets == [["0"], ["2"], ["4"], ["5"]]
 
 
+def test_lists_without_end(fake_server: Server, study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(10**9))
+
+    def one_more(handler: Handler) -> None:
+        uids = {"0020000E": "1.2", "00080018": f"1.3.{next(numbers)}"}
+        row = {tag: {"Value": [uid]} for tag, uid in uids.items()} | {"00104000": {"Value": ["x" * 10**5]}}
+        fake_server.send(handler, 200, [row])
+
+    fake_server.rules.append(("GET .*/instances", one_more))
+    monkeypatch.setattr("limner.readers.dicomweb.server.MAX_PAGES", 20)
+    assert "more than 20 pages of results" in refusal(study)
+    monkeypatch.setattr("limner.readers.dicomweb.server.MAX_INSTANCES", 7)
+    assert "more than 7 results" in refusal(study)
+    assert next(numbers) == 28
+
+
 def test_what_failed_is_fetched_the_next_time(
     fake_server: Server, study: str, making: ModuleType, tmp_path: Path
 ) -> None:
@@ -227,13 +243,13 @@ LISTS = {
         lambda s, h: s.send(
             h, 200, [{"0020000D": {"Value": ["9.9"]}, "0020000E": {"Value": ["1"]}, "00080018": {"Value": ["2"]}}]
         ),
-        "instances of another study",
+        "instances of another study or series",
     ),
     "a gzip bomb": (
         lambda s, h: s.send(h, 200, gzip.compress(bytes(10**7)), {"Content-Encoding": "gzip"}),
         "a compressed answer",
     ),
-    "an endless list": (lambda _, h: endless("application/json", b" " * 2**20)(h), "an answer longer than 32 MiB"),
+    "an endless list": (lambda _, h: endless("application/json", b" " * 2**20)(h), "an answer longer than 8 MiB"),
     "a dripping list": (lambda _, h: dripping("application/json")(h), "no whole answer within"),
     "dripping headers": (lambda _, h: drip_headers(h), "no whole answer within"),
     "a hang": (lambda _, h: hang(h), "no whole answer within"),

@@ -251,8 +251,10 @@ def test_wsidicom_and_highdicom_read_the_same_coordinates(slide: ImageInfo, tmp_
     own = [rings(group) for group in pydicom.dcmread(path).AnnotationGroupSequence]
     theirs = [group.get_graphic_data("2D") for group in annread(path).get_annotation_groups()]
     assert [[ring.tolist() for ring in group] for group in theirs] == [[ring.tolist() for ring in part] for part in own]
-    annotations = pytest.importorskip("wsidicom.graphical_annotations", reason="wsidicom is not installed")
-    [instance] = annotations.AnnotationInstance.open([path])
+    wsidicom = pytest.importorskip("wsidicom", reason="wsidicom is not installed")
+    shutil.copy(slide.files[1], path.parent)
+    with wsidicom.WsiDicom.open(path.parent) as opened:
+        [instance] = opened.annotations
     found = [[one.geometry.to_coords() for one in group.annotations] for group in instance.groups]
     assert [[[list(xy) for xy in ring] for ring in group] for group in found] == [
         [ring.tolist() for ring in group] for group in own
@@ -331,6 +333,17 @@ def test_a_segmentation_has_the_tiles_of_the_slide_that_areas_touch(slide: Image
     }
     assert touched == tiles
     assert mask.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writer", [DicomAnn(), DicomSeg()], ids=lambda writer: writer.name)
+def test_orthanc_files_them_with_the_slide(writer: Any, slide: ImageInfo, orthanc: Any, tmp_path: Path) -> None:
+    orthanc.clear()
+    original = orthanc.put(Path(slide.files[1]))
+    path = written(writer, record(slide, *FINDINGS), tmp_path / "out")
+    stored = orthanc.put(path)
+    assert stored["ParentStudy"] == original["ParentStudy"]
+    assert orthanc.ask(f"/instances/{stored['ID']}/file") == path.read_bytes()
 
 
 @pytest.mark.slow
