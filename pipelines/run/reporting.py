@@ -149,7 +149,8 @@ def _written(record: Record, folder: Path, writer: Writer, outcome: _Outcome) ->
     if not isinstance(outcome, Exception):
         return WrittenReport(writer.name, tuple(outcome), writer.omitted(record))
     if isinstance(outcome, PartlyWrittenError):
-        return WrittenReport(writer.name, outcome.paths, {**writer.omitted(record), **outcome.omitted}, str(outcome))
+        failed = {image: _redact(folder, why) for image, why in outcome.omitted.items()}
+        return WrittenReport(writer.name, outcome.paths, {**writer.omitted(record), **failed}, str(outcome))
     if isinstance(outcome, LimnerError):
         return WrittenReport(writer.name, error=_redact(folder, str(outcome)))
     if isinstance(outcome, OSError):

@@ -20,11 +20,20 @@ from ...model.findings_table import FindingsTable
 from ...readers.image import ImageInfo
 from ..measures import areas_m2
 from ..palette import Palette, rgb
-from ..writer import ImageRecord, Record, image_file, write_per_image
+from ..writer import ImageRecord, Record, image_file
 from .concepts import concept, long_string, private_code
-from .instances import CATEGORY, MOST_BYTES, add_buffered, display_colour, new_instance, referenced_series
+from .instances import (
+    CATEGORY,
+    MOST_BYTES,
+    add_buffered,
+    described,
+    display_colour,
+    new_instance,
+    referenced_series,
+    write_objects,
+)
 from .masks import by_label, runs
-from .objects import DicomObjectError, algorithm, new_uid, private_path, require_packages, suitable, unsuitable
+from .objects import DicomObjectError, algorithm, new_uid, private_path, suitable, unsuitable
 from .outlines import rings
 from .planes import code, item
 from .slides import SlideLevel, other_slides
@@ -49,10 +58,7 @@ class DicomAnn:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a file per slide that has findings into `folder`."""
-        require_packages("ann")
-        left_out = self.omitted(record)
-        chosen = [image for image in record.images if image.info.id not in left_out]
-        return write_per_image(chosen, lambda image: _write(record, image, folder))
+        return write_objects(record, folder, self, _write)
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Maps and studies, slides whose files are not DICOM, and those without findings."""
@@ -72,12 +78,14 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
 def _elements(level: SlideLevel) -> "SOPClass":
     """The object without its groups."""
     made = new_instance(level.originals, "ann", "annotations", ANNOTATIONS, "ANN")
-    made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "ANNOTATIONS", "Findings by label", None
-    made.Laterality = level.header.get("Laterality") or None
+    made.ContentLabel, made.ContentCreatorName = "ANNOTATIONS", None
+    made.ContentDescription = described("Findings by label", level.originals.image)
     made.AnnotationCoordinateType, made.PixelOriginInterpretation = "2D", "VOLUME"
     made.ReferencedImageSequence = [level.reference()]
     made.ReferencedSeriesSequence = referenced_series([level.header])
     made.update(level.specimen())
+    if "SpecimenDescriptionSequence" not in made:  # a specimen has no side
+        made.Laterality = level.header.get("Laterality") or None
     return made
 
 

@@ -3,7 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
@@ -12,8 +12,17 @@ import numpy.typing as npt
 
 from ...readers.image import Mask
 from ..measures import batches
-from ..writer import Record
-from .objects import DicomObjectError, Originals, attributes, build, suitable, unsuitable
+from ..writer import ImageRecord, Record, Writer, write_per_image
+from .objects import (
+    DicomObjectError,
+    Originals,
+    attributes,
+    build,
+    header_checked,
+    require_packages,
+    suitable,
+    unsuitable,
+)
 from .planes import item
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ EXPLICIT: Final = "1.2.840.10008.1.2.1"
 IMPLICIT: Final = "1.2.840.10008.1.2"
 MOST_BYTES: Final = 2**32 - 2
 """Of a value (PS3.5 7.1.2)."""
+PARTLY: Final = "Not all of it was analysed"
 _NOT_AREAS: Final = "its findings are boxes, tiles or regions, which have no outline: use dicom-sr"
 
 CATEGORY: Final = ("309825002", "SCT", "Spatial and Relational Concept")
@@ -64,6 +74,11 @@ def new_instance(
         return made
 
     return build(originals, make)
+
+
+def described(text: str, image: ImageRecord) -> str:
+    """A description, with a word on it where not all of the image was analysed: nothing found there means nothing."""
+    return text if image.complete and not image.unanalysed else f"{text}. {PARTLY}"
 
 
 def display_colour(rgb: tuple[int, int, int]) -> list[int]:
@@ -111,6 +126,24 @@ class PackedFrames:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+
+def write_objects(
+    record: Record, folder: Path, writer: Writer, write: Callable[[Record, ImageRecord, Path], Path]
+) -> list[Path]:
+    """Write an object for each image that `writer` does not leave out.
+
+    Raises `RequestError` where packages are missing, `PartlyWrittenError` after the last where some could not be
+    written.
+    """
+    require_packages(writer.name.removeprefix("dicom-"))
+    left_out = writer.omitted(record)
+
+    def write_one(image: ImageRecord) -> Path:
+        with header_checked(image.info.id):
+            return write(record, image, folder)
+
+    return write_per_image([image for image in record.images if image.info.id not in left_out], write_one)
 
 
 def add_buffered(dataset: "Dataset", name: str, vr: str, file: IO[bytes]) -> None:

@@ -182,16 +182,23 @@ def build(originals: Originals, make: Callable[[], D]) -> D:
 
     Raises `DicomObjectError` for a header that it refuses.
     """
-    try:
-        with quiet():
-            dataset = make()
-    except _UNFIT as error:  # its text may quote the header
-        rule = "must have a header that a DICOM object can take over"
-        remedy = "Check the study with dciodvfy, or use another report"
-        raise DicomObjectError(originals.info.id, rule, value=type(error).__name__, remedy=remedy) from error
+    with header_checked(originals.info.id):
+        dataset = make()
     if dataset is not None:
         finish(dataset, originals)
     return dataset
+
+
+@contextmanager
+def header_checked(name: str) -> Generator[None]:
+    """Without warnings, and with a `DicomObjectError` about `name` instead of errors of pydicom and highdicom."""
+    try:
+        with quiet():
+            yield
+    except _UNFIT as error:  # its text may quote the header
+        rule = "must have a header that a DICOM object can take over"
+        remedy = "Check the study with dciodvfy, or use another report"
+        raise DicomObjectError(name, rule, value=type(error).__name__, remedy=remedy) from error
 
 
 def require_packages(kind: str) -> None:

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from ..measures import all_labels, batches
 from ..palette import Palette, rgb
 from ..patient_geometry import in_patient
-from ..writer import ImageRecord, Record, image_file, write_per_image
+from ..writer import ImageRecord, Record, image_file
 from .concepts import concept, long_string
-from .instances import IMPLICIT, new_instance, without_areas
+from .instances import IMPLICIT, described, new_instance, without_areas, write_objects
 from .masks import area_outlines
-from .objects import DicomObjectError, content_time, private_path, read_image, require_packages
+from .objects import DicomObjectError, content_time, private_path, read_image
 from .outlines import rings
 from .planes import Planes, item
 from .streaming import Item, write_streamed
@@ -46,10 +46,7 @@ class DicomRtStruct:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a file per study that has an area into `folder`."""
-        require_packages("rtstruct")
-        left_out = self.omitted(record)
-        chosen = [image for image in record.images if image.info.id not in left_out]
-        return write_per_image(chosen, lambda image: _write(record, image, folder))
+        return write_objects(record, folder, self, _write)
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Maps and slides, and studies without any area or without a place in the patient."""
@@ -80,7 +77,7 @@ def _elements(planes: Planes, labels: Sequence[str]) -> "SOPClass":
     made.OperatorsName = None
     made.StructureSetLabel = "limner"
     made.StructureSetName = made.SeriesDescription
-    made.StructureSetDescription = long_string(record.use, 1024)
+    made.StructureSetDescription = long_string(described(record.use, originals.image), 1024)
     made.StructureSetDate, made.StructureSetTime = content_time(originals)
     frame = planes.frame_of_reference
     made.FrameOfReferenceUID, made.PositionReferenceIndicator = frame, first.get("PositionReferenceIndicator") or None

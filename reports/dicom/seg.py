@@ -16,17 +16,19 @@ import numpy as np
 from ...readers.image import Mask
 from ..measures import all_labels
 from ..palette import Palette, rgb
-from ..writer import ImageRecord, Record, image_file, write_per_image
+from ..writer import ImageRecord, Record, image_file
 from .concepts import concept, long_string
 from .grids import Dimension, Grid, Place, SliceGrid, TileGrid
 from .instances import (
     CATEGORY,
     PackedFrames,
     add_buffered,
+    described,
     display_colour,
     new_instance,
     referenced_series,
     without_areas,
+    write_objects,
 )
 from .masks import patches
 from .objects import (
@@ -37,7 +39,6 @@ from .objects import (
     new_uid,
     private_path,
     read_image,
-    require_packages,
     structure_tracking_uid,
 )
 from .planes import Planes, code, item
@@ -62,10 +63,7 @@ class DicomSeg:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a file per image that has an area into `folder`."""
-        require_packages("seg")
-        left_out = self.omitted(record)
-        chosen = [image for image in record.images if image.info.id not in left_out]
-        return write_per_image(chosen, lambda image: _write(record, image, folder))
+        return write_objects(record, folder, self, _write)
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images of other kinds, and those without any area: boxes, tiles and regions are not masks."""
@@ -107,7 +105,8 @@ def _elements(grid: Grid, labels: Sequence[str]) -> "SOPClass":
     record, header, image = originals.record, originals.first, originals.image
     made = new_instance(originals, "seg", "segmentation", SEGMENTATION, "SEG")
     made.ImageType = ["DERIVED", "PRIMARY"]
-    made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "SEGMENTATION", "Areas by label", None
+    made.ContentLabel, made.ContentCreatorName = "SEGMENTATION", None
+    made.ContentDescription = described("Areas by label", image)
     made.Rows, made.Columns = grid.tile[::-1]
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
     made.BitsAllocated, made.BitsStored, made.HighBit = 1, 1, 0

@@ -1,10 +1,10 @@
 """DICOM objects of many studies, checked by dciodvfy: a table for docs/figures.md.
 
-    python tests/bench/dicom_objects.py [--reports dicom-sr,dicom-ko,dicom-sc] [FOLDER...]
+    python tests/bench/dicom_objects.py [--reports dicom-sr,dicom-seg] [FOLDER...]
 
-It takes the test files that come with pydicom and nibabel, odd studies that it makes, and the given folders. A made annotator finds a ring, two parts, a box with a
-score, and a text in every region. Errors are dciodvfy's (Debian's dicom3tools); those that the source has as well are
-not the object's own.
+It takes the test files that come with pydicom and nibabel, odd studies that it makes, and the given folders. A made
+annotator finds a ring, two parts, a box with a score, and a text in every region. Errors are dciodvfy's (Debian's
+dicom3tools); those that the source has as well are not the object's own.
 """
 
 import argparse
@@ -174,7 +174,7 @@ def check(inputs: Sequence[str], out: Path, reports: Sequence[str]) -> Counter[s
 def main() -> None:
     """Check all inputs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--reports", default="dicom-sr,dicom-ko,dicom-sc")
+    parser.add_argument("--reports", default="dicom-sr,dicom-ko,dicom-sc,dicom-seg,dicom-rtstruct")
     parser.add_argument("--keep", help="a folder for the runs")
     parser.add_argument("inputs", nargs="*")
     given = parser.parse_args()

@@ -83,7 +83,6 @@ def write_level(path: Path, pixels: Any, number: int = 1, **more: Any) -> None:
         PatientName="Doe^Jane",
         PatientID="7",
         ReferringPhysicianName="",
-        Laterality="",
         SeriesNumber=1,
         InstanceNumber=number,
         Manufacturer="made",
@@ -332,6 +331,17 @@ def test_a_segmentation_has_the_tiles_of_the_slide_that_areas_touch(slide: Image
     }
     assert touched == tiles
     assert mask.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writer", [DicomAnn(), DicomSeg()], ids=lambda writer: writer.name)
+def test_orthanc_files_them_with_the_slide(writer: Any, slide: ImageInfo, orthanc: Any, tmp_path: Path) -> None:
+    orthanc.clear()
+    original = orthanc.put(Path(slide.files[1]))
+    path = written(writer, record(slide, *FINDINGS), tmp_path / "out")
+    stored = orthanc.put(path)
+    assert stored["ParentStudy"] == original["ParentStudy"]
+    assert orthanc.ask(f"/instances/{stored['ID']}/file") == path.read_bytes()
 
 
 @pytest.mark.slow

@@ -19,15 +19,19 @@ from limner.model.finding import Finding
 from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import ReadError
-from limner.readers.geometry import Placement
+from limner.readers.geometry import Box, Placement
 from limner.readers.image import ImageInfo
 from limner.reports.contract import check_writer
 from limner.reports.dicom.masks import patches
 from limner.reports.dicom.rtstruct import DicomRtStruct
 from limner.reports.dicom.seg import DicomSeg
 from limner.reports.structures import Nifti
-from limner.reports.writer import DISCLAIMER, Area, ImageRecord, PartlyWrittenError, Record
+from limner.reports.writer import DISCLAIMER, Area, ImageRecord, PartlyWrittenError, Record, UnanalysedRegion
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from scipy import ndimage
+
+pytestmark = pytest.mark.filterwarnings("ignore:The value length")  # of a made thickness, which is too long
 
 LABELS = ("lesion", "organ")
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
@@ -390,6 +394,11 @@ def test_segments_state_the_algorithm_the_colour_and_a_tracking_uid(
     assert colour.to_rgb() == (255, 0, 0)
     assert dataset.SOPInstanceUID != again.SOPInstanceUID
     assert DISCLAIMER in dataset.SegmentSequence[0].SegmentDescription
+    assert dataset.ContentDescription == "Areas by label"
+    left_out = (UnanalysedRegion(Box(0, 0, 11, 14), "skipped", "not chosen", 1),)
+    for writer in (DicomSeg(), DicomRtStruct()):
+        path = written(writer, made("plain").record(unanalysed=left_out), tmp_path / writer.name)
+        assert b"Not all of it was analysed" in path.read_bytes()
 
 
 @pytest.mark.slow
@@ -459,3 +468,29 @@ def test_labels_are_texts_of_dicom(made: Callable[[str], Study], tmp_path: Path)
         assert named[0].startswith("a/b")
         assert len(named[0]) == 64
         assert len(named) == 2
+
+
+@pytest.mark.parametrize("writer", [DicomSeg(), DicomRtStruct()], ids=lambda writer: writer.name)
+def test_odd_headers_are_taken_over_in_silence(
+    writer: Any, making: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "a key that is only good for tests")
+    odd: dict[str, Any] = {
+        "PatientSex": "X",
+        "PatientBirthDate": "31.12.1970",
+        "PositionReferenceIndicator": "x" * 100,
+        "StudyID": "much too long for a short string",
+        "PatientWeight": "heavy",
+    }
+    images = making.slices(3, **PATIENT)
+    for image in images:
+        for name, value in odd.items():
+            vr = dictionary_VR(name).replace("DS", "LO")
+            image.add(pydicom.DataElement(tag_for_keyword(name) or 0, vr, value, validation_mode=IGNORE))
+    folder = making.save_all(images, tmp_path / "study")
+    [info] = scan_with(DicomReader(), str(folder), {})
+    study = Study(info, folder, None, [Finding("lesion", shapely.box(1, 1, 3, 4), "area")])
+    recwarn.clear()
+    path = written(writer, study.record(), tmp_path / "out")
+    assert [str(one.message) for one in recwarn] == []
+    assert pydicom.dcmread(path).PatientID == "7"
