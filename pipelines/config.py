@@ -188,7 +188,9 @@ class Settings(BaseModel):
     Default: no limit.
     """
     reports: Texts = ()
-    """Kinds of reports to write. Default: all."""
+    """Kinds of reports to write. Default: all but dicom-…. To name one of these is to ask for objects that identify the
+    patient: they hold the name, and the originals' UIDs and dates.
+    """
     reference: Texts = ()
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
     IMAGE=FILE. Dice and surface distances go to reference.csv.

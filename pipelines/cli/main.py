@@ -131,7 +131,10 @@ def report_command(
     reports: Annotated[
         list[str] | None,
         typer.Option(
-            "--reports", help="Kinds of reports. Default: those of the run.", autocompletion=complete("reports")
+            "--reports",
+            help="Kinds of reports. Default: those of the run. To name one of dicom-… is to ask for objects that"
+            " identify the patient: they hold the name, and the originals' UIDs and dates.",
+            autocompletion=complete("reports"),
         ),
     ] = None,
     reference: Annotated[

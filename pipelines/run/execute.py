@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ...model.annotator import Annotator, Cost, InputSpec, RemoteAnnotator, SupportsCost
+from ...model.annotator import Annotator, Cost, InputSpec, RemoteAnnotator, SupportsConcepts, SupportsCost
 from ...model.finding import Result
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, ModelError, RequestError
@@ -397,6 +397,7 @@ def _make_manifest(settings: Settings, prepared: PreparedRun) -> dict[str, Any]:
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
+        concepts=annotator.concepts if isinstance(annotator, SupportsConcepts) else None,
     )
     return {**manifest, "started": datetime.now(UTC).isoformat(timespec="seconds")}
 

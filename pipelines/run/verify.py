@@ -17,6 +17,7 @@ from ...readers.formats import Format, recognise
 from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms, path_variants
 from ...readers.registry import readers
+from ...reports.dicom.objects import report_of
 from .manifest import load_manifest
 from .objects import OBJECTS
 from .parts import PARTS
@@ -136,6 +137,8 @@ def _reports(folder: Path, manifest: Mapping[str, Any], *, intact: bool) -> Iter
         asked = _write_again(folder, again, names, options)
         if not files <= asked:
             _write_again(folder, again, [], options)
+            for report in sorted(set(map(report_of, files - asked)) - {""}):
+                _write_again(folder, again, [report], options)
         for name in sorted(files | asked):
             if name not in files:
                 yield Verified("note", "reports", f"{name} is missing: `limner report` writes it")
@@ -206,6 +209,10 @@ class _ClearNames:
             for path in (path for path in files if image in path.name):
                 text = f"{path.name} may show the label of {image} with a name on it, since {why}: delete it"
                 yield Verified("fault", "labels", text)
+        for path in (path for path in files if report_of(path.name)):
+            text = f"{path.name} identifies the patient, as was asked for with --reports {report_of(path.name)}"
+            yield Verified("note", "names", f"{text}: do not pass it on with the other reports")
+        files = [path for path in files if not report_of(path.name)]
         variants = _search_terms([*self.paths, *self.hidden.values()])
         clear = [path for path in files if _mentions(path, variants) or any(image in path.name for image in self.ids)]
         clear += [folder / PARTS] if _found(_stored_texts(folder), variants) else []
@@ -268,7 +275,8 @@ def _stored_texts(folder: Path) -> bytes:
 
 def _private_files(folder: Path, images: Sequence[ImageInfo], manifest: Mapping[str, Any]) -> Iterator[Verified]:
     """Whether the crosswalk and the key are there, for their owner only."""
-    for name in (SOURCES, KEY_FILE, OBJECTS, SENT):
+    objects = sorted(path.name for path in folder.iterdir() if report_of(path.name))
+    for name in (SOURCES, KEY_FILE, OBJECTS, SENT, *objects):
         path = folder / name
         if not path.exists():
             continue

@@ -58,6 +58,10 @@ class WebServer:
         self._client: Any = DICOMwebClient(address.url, session=self._session)
         self._client.set_http_retry_params(retry=False)  # the session does
 
+    def abort(self) -> None:
+        """End what another thread asks of it, and ask nothing more."""
+        self._session.abort()
+
     def list_instances(self, asked: WebInput, most: int) -> list[Instance]:
         """The instances of an input, sorted; of a query that matches at most so many studies.
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 ANNOTATIONS: Final = "1.2.840.10008.5.1.4.1.1.91.1"
 
-_SINGLE: Final = 2**18  # pixels: up to here, single precision is exact to 1/64 px
+_SINGLE: Final = 2**18  # pixels: up to here, single precision is exact to 1/128 px
 _KINDS: Final = {"area": "areas traced from a class map", "box": "boxes", "tile": "tiles", "region": "regions"}
 
 
@@ -99,8 +99,9 @@ def _groups(level: SlideLevel, folder: Path) -> Iterator[Item]:
             for _, numbers, table in tables:
                 for kind in dict.fromkeys(table.kind.tolist()):
                     rows = np.flatnonzero(table.kind == kind)
-                    group = groups.setdefault(kind, _Group(image.info, folder))
-                    group.add(table.take(rows), numbers[rows])
+                    if kind not in groups:
+                        groups[kind] = _Group(image.info, folder)
+                    groups[kind].add(table.take(rows), numbers[rows])
             for kind in sorted(kind for kind, group in groups.items() if group.counts):
                 elements = groups[kind].elements()
                 elements.AnnotationGroupNumber = next(numbering)

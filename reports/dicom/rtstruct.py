@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STRUCTURES: Final = "1.2.840.10008.5.1.4.1.1.481.3"
 
+_STUDY: Final = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, the class by which structure sets name a study
 _DECIMALS: Final = 4  # of mm
 _UNPLACED: Final = "its pictures have no place in the patient: use dicom-seg, which needs none"
 
@@ -109,9 +110,6 @@ def _elements(planes: Planes, labels: Sequence[str]) -> "SOPClass":
     ]
     made.ApprovalStatus = "UNAPPROVED"
     return made
-
-
-_STUDY: Final = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, the class by which structure sets name a study
 
 
 def _contours(planes: Planes, labels: Sequence[str]) -> Iterator[Item]:

@@ -254,13 +254,13 @@ def test_a_run_that_wrote_nothing_leaves_the_names_and_a_manifest(tmp_path: Path
 def test_a_results_file_that_another_run_has_just_deleted_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = run_folder._lock  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    lock = run_folder.lock
 
     def late(file: BinaryIO, folder: Path) -> None:
         (tmp_path / RESULTS).unlink()
         lock(file, folder)
 
-    monkeypatch.setattr(run_folder, "_lock", late)
+    monkeypatch.setattr(run_folder, "lock", late)
     with pytest.raises(RequestError, match="another run"):
         RunFolder.open(tmp_path)
 
