@@ -333,7 +333,10 @@ def _image_record(
         info, remedy = restore_paths(plan.info, sources), "Restore the file as it was, or run again into another folder"
         try:
             changed = has_changed(info)
-        except ReadError:  # with its path
+        except ReadError as error:
+            if error.subject == plan.info.id:  # fetched files, of which some are gone
+                raise
+            # others are told with their path
             raise ReadError(plan.info.id, "must still be where the run read it", remedy=remedy) from None
         if changed:
             raise ReadError(plan.info.id, "must not change between the run and its reports", remedy=remedy)
