@@ -43,6 +43,7 @@ from ...reports.writer import (
     Writer,
 )
 from ..progress import EventHandler, Reporting
+from .analysed import analysed_cores
 from .kept_overviews import load_overview
 from .manifest import load_manifest
 from .model_selection import NONE
@@ -355,6 +356,7 @@ def _image_record(
         roi=plan.area,
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
+        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original),
         original=original,
         forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
