@@ -78,6 +78,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	.venv-test/bin/pip install --quiet dcm2niix
 	cd .venv-test && bin/python ../tests/bench/series_scan.py
+	cd .venv-test && bin/python ../tests/bench/dicomweb_fetch.py
 	cd .venv-test && bin/python ../tests/bench/brain_parity.py $(if $(HEAD),$(abspath $(HEAD))) # HEAD=an MR series
 	cd .venv-test && bin/python ../tests/bench/nnunet_parity.py # says so where nnunetv2 is not installed
 	cd .venv-test && bin/python ../tests/bench/monai_parity.py

@@ -168,7 +168,7 @@ class PlannedRun:
 
 
 def plan(inputs: Inputs, **settings: Unpack[Keywords]) -> PlannedRun:
-    """Plan a run: regions, tiles, memory. Writes nothing and downloads nothing.
+    """Plan a run: regions, tiles, memory. Writes nothing, and fetches nothing but the studies of DICOMweb inputs.
 
     Raises `LimnerError` where no image can be analysed.
     """

@@ -25,6 +25,10 @@ MAX_FILE_BYTES: Final = 2**28
 """Largest file that is read into memory."""
 
 _VARIABLE: Final = re.compile(r'(?:NETCDF|HDF5):("[^"]+"|.+?):(?://)?([^:"]+)', re.IGNORECASE)
+DICOMWEB: Final = "dicomweb:"
+"""What inputs on a DICOMweb server begin with."""
+
+_FETCHED: Final = re.compile(r"(?:[/\\][0-9a-f]{32}){3}\.dcm$")
 _SAMPLE: Final = 2**20  # bytes at each end of a file that its fingerprint covers
 
 
@@ -227,9 +231,23 @@ def fingerprint(files: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def is_fetched(path: str) -> bool:
+    """Whether a file is, or was, in the folder of studies that were fetched from a DICOMweb server."""
+    return _FETCHED.search(path) is not None
+
+
 def has_changed(info: "ImageInfo") -> bool:
-    """Whether an image's files changed since its scan; False for remote ones. Raises `ReadError` if all are gone."""
+    """Whether an image's files changed since its scan; False for remote ones.
+
+    Raises `ReadError` if all are gone, or any of those that were fetched.
+    """
     present = [name for name in info.files if os.path.isfile(name)]
+    if len(present) < len(info.files) and any(map(is_fetched, info.files)):
+        gone = (
+            f"{len(info.files) - len(present)} of {len(info.files)} files are gone from the folder of fetched studies"
+        )
+        remedy = "Fetch them again with `limner info` and the input of the run, then give this command again"
+        raise ReadError(info.id, "must have its files, which were fetched from a server", value=gone, remedy=remedy)
     return bool(info.fingerprint and info.files) and fingerprint(present or info.files) != info.fingerprint
 
 

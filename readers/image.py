@@ -308,7 +308,9 @@ class FolderScan:
     failed: tuple[tuple[tuple[str, ...], ReadError], ...] = ()
     """Groups of files that should have been an image, with the error."""
     side: tuple[tuple[str, str], ...] = ()
-    """Files that belong to an image or a product without being one, with the reason."""
+    """Files that belong to an image or a product without being one, with the reason; also the folder, with what it is,
+    where it is a name for files that are elsewhere.
+    """
 
 
 @runtime_checkable
@@ -326,6 +328,15 @@ class ArchiveReader(FolderReader, Protocol):
 
     def is_archive(self, uri: str, head: bytes) -> bool:
         """Whether a file, whose first bytes are `head`, contains or lists other files."""
+        ...
+
+
+@runtime_checkable
+class CheckingReader(Protocol):
+    """A reader that can tell that an input is wrong before anything is read."""
+
+    def check_input(self, uri: str, options: Any) -> None:
+        """Raise `RequestError` for an input of this reader's that cannot be meant; do nothing about others."""
         ...
 
 

@@ -94,11 +94,13 @@ def read_overview(
     limit: int = OVERVIEW_SIDE,
     montage: Montage | None = None,
     aspect: tuple[float, float] = (1.0, 1.0),
+    enlarge: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> ReducedImage:
     """Read the whole image, or a montage of a stack, at no more than `limit` pixels on its long side, never enlarged.
 
     aspect: proportions (x, y) of the level-0 pixels behind a reduced pixel, to make the reduced ones square.
+    enlarge: whether to enlarge along the axis with the longer level-0 pixels, rather than reduce along the other one.
 
     Parts that an image knows to hold nothing (`SupportsLevels`) are not read. Of a map of which more than `WHOLE_BYTES`
     would have to be decoded, blocks on a regular lattice are, so that the time is bounded. At most 64 MiB of native
@@ -109,7 +111,8 @@ def read_overview(
     montage = montage or Montage.of(image.info)
     width, height = image.info.size
     across, down = width / aspect[0], height / aspect[1]
-    reduction = max(1.0 / min(aspect), max(montage.columns * across, montage.rows * down) / limit)
+    finest = max(aspect) if enlarge else min(aspect)
+    reduction = max(1.0 / finest, max(montage.columns * across, montage.rows * down) / limit)
     columns, rows = max(1, round(across / reduction)), max(1, round(down / reduction))
     scale = (width / columns, height / rows)
     dtype = np.result_type(*(np.dtype(channel.dtype) for channel in image.channels))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, Self
+from urllib.parse import parse_qsl
 
 from pydantic import Field
 
@@ -30,6 +31,7 @@ _MIN_KEY_BYTES: Final = 16  # 128 bits cannot be guessed
 _MIN_DISTINCT_BYTES: Final = 6  # a key is not a repeated letter
 _MIN_NAME: Final = 4  # characters of a file name: shorter ones are words
 _PSEUDONYM: Final = re.compile(r"file-[0-9a-f]{16}(?:\.[a-z]+)?(?![\w-])")  # as `Pseudonyms.path` writes it
+_UIDS: Final = re.compile(r"(?<=/)[0-9.]{12,64}(?=/|$)")
 _HARMLESS: Final = re.compile(
     r"(?:(?:scene|series|image|region|position|scan|section|tissue|core|roi|slide|well)[ _:#-]*)+[0-9]{0,4}",
     re.IGNORECASE,
@@ -127,8 +129,8 @@ def check_key(key: bytes, subject: str) -> bytes:
 def path_variants(path: str) -> list[str]:
     """The forms of a path in texts: as given, absolute, resolved, quoted by Python, name and stem only.
 
-    Left out is what may be any word: a name without a suffix or shorter than 4 characters, a stem or a path as given
-    that is lower-case letters only.
+    Of a URL also the values of its query and the UIDs in it. Left out is what may be any word: a name without a suffix
+    or shorter than 4 characters, a stem or a path as given that is lower-case letters only.
     """
     word = len(path) < _MIN_NAME or re.fullmatch(r"[a-z.]+", path)
     whole = [*([] if word else [path]), os.path.abspath(path), resolved(path)]
@@ -137,6 +139,9 @@ def path_variants(path: str) -> list[str]:
     if alone and stem:
         whole += [one[: -len(name)] + stem for one in whole if one.endswith(name) and one != name]
         alone += [stem] if len(stem) >= _MIN_NAME and not re.fullmatch(r"[a-z]+", stem) else []
+    if "://" in path:
+        values = [value for _, value in parse_qsl(path.partition("?")[2])]
+        alone += [text for text in (*values, *_UIDS.findall(path)) if len(text) >= _MIN_NAME]
     return list(dict.fromkeys([form for one in (*whole, *alone) for form in (one, repr(one)[1:-1])]))
 
 

@@ -15,7 +15,7 @@ from typing import Final, Literal, cast
 from .errors import LimnerError, ReadError, RequestError
 from .files import absolute, find_linked, is_remote, split_variable
 from .formats import Format, recognise, recognise_folder
-from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
+from .image import ArchiveReader, CheckingReader, Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
 from .overrides import Overrides, PreparedOverrides, choose_scenes
 from .plugins import installed, load
@@ -76,13 +76,16 @@ def scan(
     reader: the reader to use for files that are given by name.
     skip_folder: the reason to skip a folder, "" for no row at all, None to scan it.
 
-    A file given by name that no reader recognises fails; in a folder it is skipped. A file that is given twice, or is
-    the same file as another one by a link, is counted once, and its reason says so. Images get unique ids: the slug of
-    the file's stem, or the kind and fingerprint where names are personal (unless the option `names` is "show"), with
-    -2, -3, … in sorted order for duplicates. Raises `RequestError` for an unknown reader and an invalid option.
+    A file given by name that no reader recognises fails; in a folder it is skipped. A file that is given twice, or by
+    a link, is counted once, and its reason says so. Images get unique ids: the slug of the file's stem, or the kind and
+    fingerprint where names are personal (unless the option `names` is "show"), with -2, -3, … for duplicates. Raises
+    `RequestError` for an unknown reader, an invalid option and an input that cannot be meant.
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
+    for name, one in candidates.items():
+        for item in inputs if isinstance(one, CheckingReader) else ():
+            cast("CheckingReader", one).check_input(item, own[name])
     scanner = _Scanner(candidates, own, overrides, prepared, reader, skip_folder)
     found = scanner.mark_repeated([row for item in inputs for row in scanner.scan(item)])
     rows = _without_parts(_with_overrides(_without_links(found), candidates, prepared))
@@ -99,6 +102,11 @@ def known_options(reader: str | None = None) -> frozenset[str]:
     """Names of the options that `scan` takes. Raises `RequestError` for an unknown reader."""
     models = (Overrides, *(options_of(one) for one in _candidates(reader).values()))
     return frozenset(name for model in models for name in model.model_fields)
+
+
+def neutral_options() -> frozenset[str]:
+    """Names of the readers' options that cannot change what they read."""
+    return frozenset[str]().union(*(options_of(one).neutral() for one in readers().values()))
 
 
 def find_reader(uri: str, head: bytes, candidates: Mapping[str, Reader]) -> str | None:
@@ -156,12 +164,9 @@ class _Scanner:
 
     def mark_repeated(self, rows: Sequence[ScannedFile]) -> list[ScannedFile]:
         """The rows, with the reason of a file that was given twice."""
-        return [
-            replace(row, reason=f"given twice: {COUNTED_ONCE}")
-            if row.status == "read" and absolute(row.path) in self._repeated
-            else row
-            for row in rows
-        ]
+        twice = [row.status == "read" and absolute(row.path) in self._repeated for row in rows]
+        reason = f"given twice: {COUNTED_ONCE}"
+        return [replace(row, reason=reason) if again else row for row, again in zip(rows, twice, strict=True)]
 
     def mark_personal(self, row: ScannedFile) -> ScannedFile:
         """Set `personal` of a row and its images by the format of the file and the kind of its reader."""
@@ -265,7 +270,9 @@ class _Scanner:
             own = [path for path in files if self._mark_done(path)]
             yield from (ScannedFile(path, "failed", (), name, str(error)) for path in own[:1])
             yield from (ScannedFile(path, "skipped", (), name, _part_of(own[0])) for path in own[1:])
-        yield from (ScannedFile(path, "skipped", (), name, why) for path, why in side.items() if self._mark_done(path))
+        for path, why in side.items():
+            if self._mark_done(path):
+                yield ScannedFile(path, "read" if path == folder else "skipped", (), name, why)
 
     def _file(self, path: str, *, named: bool) -> Iterator[ScannedFile]:
         """The row of a file, or the rows of an archive."""
@@ -292,7 +299,7 @@ class _Scanner:
 
     def _archive(self, path: str, name: str) -> Iterator[ScannedFile]:
         self._done.discard(absolute(path))
-        rows = list(self._scan_folder(path, name))
+        rows = sorted(self._scan_folder(path, name), key=lambda row: row.path != path)
         if all(row.path != path for row in rows):
             some = any(row.status == "read" for row in rows)
             self._mark_done(path)

@@ -92,14 +92,16 @@ def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
         Finding(_LABEL, shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)]), "region"),
     ]
     valid = np.ones((80, 100), dtype=np.bool_)
+    picture = Overview(np.full((80, 100, 3), 90, dtype=np.uint8), valid, valid, (1.0, 1.0))
     return ImageRecord(
         info,
         lambda: findings,
-        lambda: Overview(np.full((80, 100, 3), 90, dtype=np.uint8), valid, valid, (1.0, 1.0)),
+        lambda: picture,
         (Area("analysed", "", 7000.0, 0.5, 3), Area("skipped", _HOSTILE, 1000.0, 0.1, 1)),
         failures=((f"{name}/x0", _HOSTILE),),
         analysis={"Tiles": _HOSTILE},
         unanalysed=(UnanalysedRegion(Box(0, 60, 100, 80), "skipped", _HOSTILE),),
+        slice_pictures=lambda planes, _: iter([picture] * len(planes)),
     )
 
 

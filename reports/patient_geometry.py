@@ -10,6 +10,7 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,9 @@ Numbers = npt.NDArray[np.float64]
 
 _NAMESPACE: Final = uuid.UUID("0b9e9d0e-5d0f-5a55-8b8e-3d2f6f0c9a42")  # of limner's findings in studies
 _DECIMALS: Final = 6  # of a pixel: finer than any model localises
+_SIDES: Final = "LRPAHF"  # towards which x, y and z grow and fall
+_OPPOSITE: Final = str.maketrans("LRPAHF", "RLAPFH")
+_NAMED: Final = math.sin(math.radians(10.0))
 _SUPINE: Final = ("HFS", "FFS")
 
 
@@ -65,6 +69,46 @@ def centres_lps_mm(planes: Sequence[Plane], points: Points) -> Numbers:
 def in_patient(plane: Plane) -> bool:
     """Whether a slice has a position in the patient."""
     return plane.placement.unit == "mm" and len(plane.placement.matrix) == 3
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Sides of the patient at the edges of a slice: letters of L, R, A, P, H and F, the nearest side first."""
+
+    left: str
+    right: str
+    top: str
+    bottom: str
+    source: str
+    """What states them, in words."""
+
+
+def edges(info: ImageInfo, plane: int) -> Edges | None:
+    """The sides of the patient at the edges of a slice; None where nothing states them.
+
+    From the slice's place in the patient, else from what the file states of a projection (PS3.3 C.7.6.1.1.1). A side
+    that an edge is turned towards by more than 10° is named.
+    """
+    if in_patient(info.planes[plane]):
+        across, down = (_letters(np.array(info.planes[plane].placement.matrix, np.float64)[:, axis]) for axis in (0, 1))
+        source = "the slice's place in the patient"
+    else:
+        across, _, down = dict(info.facts).get("patient_orientation", "").partition("\\")
+        source = "the file's patient orientation"
+        if not (set(across) <= set(_SIDES) and set(down) <= set(_SIDES)):
+            return None
+    if not (across and down):
+        return None
+    return Edges(across.translate(_OPPOSITE), across, down.translate(_OPPOSITE), down, source)
+
+
+def _letters(direction: Numbers) -> str:
+    """The sides towards which a direction (3,) of LPS leads."""
+    unit = direction / np.linalg.norm(direction)
+    order = sorted(range(3), key=lambda axis: (-round(abs(float(unit[axis])), 9), axis))
+    return "".join(
+        _SIDES[2 * axis + (unit[axis] < 0)] for axis in order if abs(float(unit[axis])) > _NAMED or axis == order[0]
+    )
 
 
 def lateralities(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:

@@ -90,11 +90,18 @@ class Column(Generic[B_contra]):
 
     def csv_cells(self, batch: B_contra) -> list[str]:
         """The values of a batch as fields of CSV: empty where not known; no text can become a formula."""
+        return self._cells(batch, _field)
+
+    def texts(self, batch: B_contra) -> list[str]:
+        """The values of a batch as texts on one line, "" where not known: not for spreadsheets, as `csv_cells` are."""
+        return self._cells(batch, str)
+
+    def _cells(self, batch: B_contra, of_text: Callable[[str], str]) -> list[str]:
         values = self.array(batch)
         if self.dtype == "float64":
             return _number_cells(values, self._decimals(batch))
         rows: list[object] = values.tolist()
-        cells = {one: _field(one) if isinstance(one, str) else plain_text(one) for one in set(rows)}
+        cells = {one: of_text(one) if isinstance(one, str) else plain_text(one) for one in set(rows)}
         return [cells[one] for one in rows]
 
     def json_values(self, batch: B_contra) -> list[Any]:

@@ -125,6 +125,11 @@ class ImageRecord:
     """The metadata with the real paths of the image's files, for reports that read them again. Raises `LimnerError`
     where they are gone or have changed since the run."""
 
+    slice_pictures: Callable[[Sequence[int], int], Iterator[Overview | None]] | None = None
+    """Pictures of single planes in the window of the analysis: (planes, most px on the long side) → one for each plane,
+    whole, with the image's own pixels, made square in the patient. Read at each call; None for each where the image
+    cannot be read any more."""
+
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
 

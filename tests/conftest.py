@@ -304,3 +304,26 @@ def made_vlms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return folder if folder.is_dir() else making.MAKERS[family](folder)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def dicomweb_servers() -> ModuleType:
+    """DICOMweb servers."""
+    return module("dicomweb_servers")
+
+
+@pytest.fixture
+def fake_server(dicomweb_servers: ModuleType) -> Iterator[Any]:
+    """A DICOMweb server in this process that may misbehave."""
+    server = dicomweb_servers.FakeServer()
+    stop = server.start()
+    yield server
+    stop()
+
+
+@pytest.fixture(scope="session")
+def orthanc(dicomweb_servers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running Orthanc with an empty database, skipped where it cannot be started."""
+    server = dicomweb_servers.Orthanc(tmp_path_factory.mktemp("orthanc") / "server")
+    yield server
+    server.close()

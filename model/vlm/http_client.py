@@ -5,29 +5,21 @@ and size, a failure is retried with growing pauses where that can help, and afte
 """
 
 import asyncio
-import hashlib
 import http.cookiejar
-import ipaddress
 import json
 import math
-import os
 import re
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any, Generic, Self, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import Any, Generic, TypeVar, cast
 
 import httpx2
 
 from ...readers.errors import ModelError, RequestError, excerpt
+from ...readers.servers import MAX_RETRY_AFTER, Address, AddressTerms, pause, retry_after, secret
 
 CONNECT_TIMEOUT = 10.0  # seconds
-BACKOFF = 1.0  # seconds of the first pause; each further one is twice as long
-MAX_PAUSE = 30.0
-MAX_RETRY_AFTER = 120.0  # seconds that a server may ask to wait; more is a failure
 MAX_ANSWER = 8 * 2**20  # bytes: a thousand times a long one
 MAX_ERROR_BODY = 64 * 2**10
 MIN_KEY = 12  # characters of a secret key; shorter ones are placeholders such as EMPTY, for local servers
@@ -49,52 +41,21 @@ _NUMBERS = "Its model may compute in numbers that overflow: have the server use 
 _UNWELL = "See the server's own log, then give the same command again: failed regions are retried"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The address of a server."""
+_TERMS = AddressTerms(
+    server="endpoint",
+    example="For example --model endpoint:http://127.0.0.1:8000/v1",
+    remedy="Put the key into an environment variable: --set model_options.key_variable=NAME",
+    content="pictures, which may be of patients, and the key",
+    insecure="Give an https URL, or where the network is safe --set model_options.insecure=true",
+)
 
-    url: str
-    """Without a slash at its end."""
-    host: str
-    """With the port."""
-    loopback: bool
-    """Whether it is this machine."""
 
-    @classmethod
-    def parse(cls, text: str, *, insecure: bool) -> Self:
-        """The address in a URL. Raises `RequestError`, which never shows credentials.
-
-        Plain http to another machine is refused unless `insecure`: pictures would travel unencrypted.
-        """
-        subject, remedy = "endpoint's URL", "For example --model endpoint:http://127.0.0.1:8000/v1"
-        try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError:
-            raise RequestError(subject, "must be a URL", remedy=remedy) from None
-        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise RequestError(
-                subject,
-                "must not hold a name, password, query or fragment, since it is written into the manifest",
-                remedy="Put the key into an environment variable: --set model_options.key_variable=NAME",
-            )
-        name = parts.hostname or ""
-        valid = parts.scheme in {"http", "https"} and port != 0 and _is_host(name)
-        if not valid or not text.isascii() or not text.isprintable() or " " in text:
-            raise RequestError(subject, "must begin with http:// or https:// and name a host", remedy=remedy)
-        if parts.path.rstrip("/").endswith("/chat/completions"):
-            raise RequestError(subject, "must end before /chat/completions", remedy=remedy)
-        host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port is not None else "")
-        address = _ip_address(name)
-        loopback = name == "localhost" or (address is not None and address.is_loopback)
-        if parts.scheme == "http" and not loopback and not insecure:
-            raise RequestError(
-                f"endpoint {host}",
-                "must use https: pictures, which may be of patients, and the key would travel unencrypted",
-                value="http",
-                remedy="Give an https URL, or where the network is safe --set model_options.insecure=true",
-            )
-        return cls(f"{parts.scheme}://{host}{parts.path.rstrip('/')}", host, loopback)
+def endpoint_address(text: str, *, insecure: bool) -> Address:
+    """The address of a model server. Raises `RequestError` as `Address.parse` does."""
+    address = Address.parse(text, _TERMS, insecure=insecure)
+    if address.url.endswith("/chat/completions"):
+        raise RequestError("endpoint's URL", "must end before /chat/completions", remedy=_TERMS.example)
+    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +207,7 @@ class HttpClient:
                 remedy = f"Check the key in the environment variable {self._variable}" if self._variable else _KEY
             counts = status not in _ABOUT_THE_REQUEST
             return _FailureError(reason, remedy=remedy, counts=counts, status=status)
-        wait = _retry_after(response.headers)
+        wait = retry_after(response.headers.get("retry-after", ""))
         if wait > MAX_RETRY_AFTER:
             remedy = "Give the same command again after that"
             return _FailureError(f"{reason}; it asks to wait {wait:.0f} s", remedy=remedy, status=status)
@@ -277,17 +238,7 @@ class HttpClient:
 
     def _key(self) -> str:
         """The key, "" for none. Raises `RequestError`, which never shows it."""
-        if not self._variable:
-            return ""
-        key = os.environ.get(self._variable, "").strip()
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise RequestError(
-                f"environment variable {self._variable}",
-                "must hold the key, in printable ASCII characters",
-                value="" if key else "nothing",
-                remedy="Set it where limner runs, or leave out key_variable where the server needs no key",
-            )
-        return key
+        return secret(self._variable, "key_variable")
 
     def _given_up(self, value: str, remedy: str) -> ModelError:
         return ModelError(f"server {self.address.host}", "must answer", value=value, remedy=remedy)
@@ -316,26 +267,6 @@ class _FailureError(Exception):
         self.wait = wait
         self.remedy = remedy
         self.counts = counts
-
-
-def pause(attempt: int, key: str) -> float:
-    """Seconds before the next try: twice as long each time, spread evenly by the request's key, not at random."""
-    spread = hashlib.sha256(f"{attempt} {key}".encode()).digest()[0] / 255
-    return min(MAX_PAUSE, BACKOFF * 2.0 ** min(attempt, 10)) * (0.5 + 0.5 * spread)
-
-
-def _is_host(name: str) -> bool:
-    """Whether a name can be a host: an IP address, or labels of at most 63 letters, digits, - and _."""
-    if ":" in name:
-        return "%" not in name and _ip_address(name) is not None  # no zones
-    return len(name) < 254 and re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", name, re.ASCII) is not None
-
-
-def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -393,17 +324,6 @@ def _message_in(content: object, depth: int = 4) -> str:
         named = ".".join(map(str, cast("list[object]", place))) if isinstance(place, list) else place
         return f"{text} ({named})" if text and isinstance(named, str) and named not in text else text
     return content if isinstance(content, str) else ""
-
-
-def _retry_after(headers: httpx2.Headers) -> float:
-    """Seconds in a Retry-After header, which holds seconds or a date (RFC 9110, section 10.2.3); else 0."""
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _message(error: httpx2.HTTPError, key: str) -> str:

@@ -29,7 +29,7 @@ from .chat_completions import (
     wrap_schema,
 )
 from .dialect import Dialect
-from .http_client import Address, HttpClient, HttpRequest, Json, RetryPolicy
+from .http_client import HttpClient, HttpRequest, Json, RetryPolicy, endpoint_address
 from .question import PictureOptions, Question
 from .schema import Schema
 from .texts import GeneratedText, raise_limit
@@ -135,7 +135,7 @@ class EndpointBackend:
         self._options = options
         self._answers_as = {options.answers_as or options.served}
         policy = RetryPolicy(options.timeout, options.retries, options.concurrency, options.failures)
-        address = Address.parse(options.checkpoint, insecure=options.insecure)
+        address = endpoint_address(options.checkpoint, insecure=options.insecure)
         self._client = HttpClient(address, policy, options.key_variable)
         self._format = RequestFormat(options.served, options.views, options.detail)
         self._dialect = Dialect(address.host, options.structured)

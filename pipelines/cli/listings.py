@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import cast, get_args
 
 from ...model.checkpoints.cards import ModelCard, PatchCard, VolumeCard, find_any_card, shipped_cards
-from ...model.checkpoints.weights import cache_folder, locate
+from ...model.checkpoints.weights import locate
 from ...model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles
+from ...readers.caches import cache_folder
 from ...readers.errors import ModelError, excerpt
 from ...readers.options import Options, list_options, options_of
 from ...readers.plugins import Group, installed

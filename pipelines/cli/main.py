@@ -76,7 +76,7 @@ def run_command(settings: "Settings") -> None:
 @add_command(app, "plan")
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
-    """Show what a run would do: regions, tiles, memory, time. Writes nothing, downloads nothing."""
+    """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
     from ..plan_text import plan_text, time_text
     from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
@@ -141,7 +141,8 @@ def report_command(
     from ...reports.reference import ReferenceCsv, match_references
     from ..progress import TerminalProgress
     from ..run.manifest import load_manifest
-    from ..run.reporting import load_writers, read_record, write_reports
+    from ..run.objects import write_run_reports
+    from ..run.reporting import load_writers, read_record
 
     folder = Path(run_folder)
     named = [name for text in reports or () for name in text.split(",")]
@@ -154,7 +155,7 @@ def report_command(
         stacks = [image.info for image in record.images if image.label_maps is not None]
         writers.append(ReferenceCsv(match_references(reference, stacks)))
     with TerminalProgress() as on_event:
-        written = tuple(write_reports(record, folder, writers, on_event))
+        written = write_run_reports(record, folder, writers, on_event)
     _print_problems(written, requested=bool(names))
     for path in (path for report in written for path in report.paths):
         print_result(visible(str(path)))
@@ -184,6 +185,35 @@ def reveal_command(
     print_message("The table is personal data. Only you can read it; do not pass it on with the reports.")
     print_result(visible(str(path)))
     if missing:
+        raise typer.Exit(SOME_FAILED)
+
+
+@add_command(app, "send")
+@with_settings(("reader_options",))
+def send_command(
+    settings: "Settings",
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="dicomweb:URL", help="The server, such as dicomweb:https://HOST/dicom-web.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent; contact nothing.")] = False,
+) -> None:
+    """Send the DICOM objects among the reports of a run to a DICOMweb server, each once, with a receipt.
+
+    Options of the server, such as web_token_variable, are reader options. Nothing else is sent, and no other host is
+    contacted. Receipts are in sent.jsonl in the run folder, for you only.
+    """
+    from ...readers.dicomweb.options import WebOptions
+    from ...readers.options import parse_options
+    from ..run.send import send
+
+    options = parse_options(WebOptions, settings.reader_options, "limner send")
+    counts = Counter[str]()
+    for one in send(Path(run_folder), to, options, dry_run=dry_run):
+        print_result(visible(f"{one.file}: {one.status}{f'. {one.words}' if one.words else ''}"))
+        counts[one.status] += 1
+    print_message(", ".join(f"{count} {status}" for status, count in counts.items()))
+    if counts["failed"]:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -31,9 +31,10 @@ from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
+from .objects import write_run_reports
 from .plan import NO_MODEL, Plan, make_plan, reader_options
 from .redaction import Redactor, keep_refused, key_for, scan_with_redaction, where_names_are, write_sources
-from .reporting import load_writers, read_record, record_in_memory, write_reports
+from .reporting import load_writers, read_record, record_in_memory
 from .run_folder import RunFolder, as_store_errors, check_folder
 from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
@@ -293,7 +294,7 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
         names = ((a.info.id, b.info.id) for a, b in zip(prepared.plan.images, plan.images, strict=True))
         rename_overviews(scratch, names)
         record = read_record(folder, scratch=scratch)
-        return Run(record, folder, tuple(write_reports(record, folder, writers, on_event)))
+        return Run(record, folder, write_run_reports(record, folder, writers, on_event))
 
 
 def _report_plan(plan: Plan, on_event: EventHandler) -> None:

@@ -31,7 +31,7 @@ from ...readers.pseudonyms import (
     restore_text,
     run_key_file,
 )
-from ...readers.registry import ScannedFile
+from ...readers.registry import ScannedFile, neutral_options
 from ...readers.vectors import vector_files
 from ..cli.terminal import filter_output, print_message, visible
 from ..config import Settings
@@ -101,8 +101,9 @@ class Redactor:
         return [replace(result, error=self.text(result.error)) for result in results]
 
     def settings(self, settings: Settings) -> Settings:
-        """Settings with the paths of inputs and their companions redacted."""
-        options = settings.reader_options.items()
+        """Settings with the paths of inputs and their companions redacted, without options that change nothing."""
+        neutral = neutral_options()
+        options = [item for item in settings.reader_options.items() if item[0] not in neutral]
         changes = {
             "inputs": tuple(self.path(path) for path in settings.inputs),
             "area": self.path(settings.area),

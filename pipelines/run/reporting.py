@@ -23,10 +23,7 @@ from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
-from ...readers.overview import OVERVIEW_SIDE, Montage, read_overview
 from ...readers.plugins import installed, load
-from ...readers.registry import open_image
-from ...readers.render import render
 from ...reports.measures import batches
 from ...reports.patient_geometry import pixel_area_m2
 from ...reports.streams import Stream, StreamingWriter, send
@@ -36,7 +33,6 @@ from ...reports.writer import (
     AreaStatus,
     FileRow,
     ImageRecord,
-    Overview,
     PartlyWrittenError,
     Record,
     UnanalysedRegion,
@@ -44,12 +40,12 @@ from ...reports.writer import (
 )
 from ..progress import EventHandler, Reporting
 from .analysed import analysed_cores
-from .kept_overviews import load_overview
 from .manifest import load_manifest
 from .model_selection import NONE
-from .overview_stats import EMPTY, needed_channels
+from .overview_stats import EMPTY
 from .parts import PARTS, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
+from .record_pictures import overview_picture, slice_pictures
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP
@@ -154,7 +150,8 @@ def _written(record: Record, folder: Path, writer: Writer, outcome: _Outcome) ->
     if not isinstance(outcome, Exception):
         return WrittenReport(writer.name, tuple(outcome), writer.omitted(record))
     if isinstance(outcome, PartlyWrittenError):
-        return WrittenReport(writer.name, outcome.paths, {**writer.omitted(record), **outcome.omitted}, str(outcome))
+        failed = {image: _redact(folder, why) for image, why in outcome.omitted.items()}
+        return WrittenReport(writer.name, outcome.paths, {**writer.omitted(record), **failed}, str(outcome))
     if isinstance(outcome, LimnerError):
         return WrittenReport(writer.name, error=_redact(folder, str(outcome)))
     if isinstance(outcome, OSError):
@@ -347,7 +344,7 @@ def _image_record(
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
-        overview=lambda: _overview(plan, original, lambda: cache.get(plan, done), scratch),
+        overview=lambda: overview_picture(plan, original, lambda: cache.get(plan, done).planes, scratch),
         areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         analysis=_analysis_summary(plan),
@@ -358,6 +355,7 @@ def _image_record(
         label_maps=None if plan.spec.volume is None else label_maps,
         analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original),
         original=original,
+        slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
         forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
     )
@@ -464,34 +462,3 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
         limits = zip(plan.stretch.channels, plan.stretch.low, plan.stretch.high, strict=True)
         rows["Stretch"] = ", ".join(f"{name} {low:.6g} to {high:.6g}" for name, low, high in limits)
     return rows
-
-
-def _overview(
-    plan: ImagePlan, original: Callable[[], ImageInfo], findings: Callable[[], MergedFindings], scratch: Path | None
-) -> Overview | None:
-    """The kept overview, or read again; None where it cannot be rendered, or the image is missing or has changed.
-
-    The overview of a stack is a montage of slices, those with `findings` first. Errors would show real paths.
-    """
-    stretch = plan.stretch
-    if stretch is None:
-        return None
-    try:
-        info = original()
-        montage = Montage.of(info)
-        kept = load_overview(scratch, plan.info.id, info.size) if scratch is not None else None
-        if kept is None:
-            aspect = (1.0, 1.0)
-            if info.kind == "study":
-                montage = Montage.of(info, findings().planes)
-                x, y = plan.grid.scale
-                aspect = (x / min(x, y), y / min(x, y))
-            shown = len(stretch.channels)
-            with open_image(info, needed_channels(info, plan.spec, stretch.channels)) as image:
-                found = read_overview(image, limit=OVERVIEW_SIDE, montage=montage, aspect=aspect)
-            kept = found._replace(pixels=render(found.pixels[..., :shown], found.valid, stretch))
-    except LimnerError:
-        return None
-    turned = plan.grid.orientation
-    pixels, valid, readable = map(turned.turn, (kept.pixels, kept.valid, kept.readable))
-    return Overview(pixels, valid, readable, turned.swap(kept.scale), montage, turned)

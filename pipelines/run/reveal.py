@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...readers.errors import RequestError
-from ...readers.files import is_remote, write_atomic
+from ...readers.files import DICOMWEB, is_fetched, is_remote, write_atomic
 from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, KEY_VARIABLE, NameOptions, Pseudonyms
 from ...readers.registry import scan
@@ -112,6 +112,8 @@ def _read_again(manifest: Mapping[str, Any], sources: Mapping[str, str], pseudon
     """UIDs of the run's studies by pseudonym, from its inputs as far as they are there."""
     inputs = [sources.get(path, "") for path in manifest["config"]["inputs"]]
     present = [path for path in inputs if path and (is_remote(path) or Path(path).exists())]
+    present = [path for path in present if not path.startswith(DICOMWEB)]  # no server is asked again
+    present += sorted({str(Path(path).parent) for path in sources.values() if is_fetched(path) and Path(path).exists()})
     infos = [info for row in scan(present, {"names": "show"}) for info in row.infos if info.kind == "study"]
     uids = {uid for info in infos for uid in _uids(info).values()}
     return {pseudonyms.uid(uid): uid for uid in uids}

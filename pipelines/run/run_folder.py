@@ -93,10 +93,10 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
             results = open_regular(folder / RESULTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, "ab")
         try:
-            _lock(results, folder)
+            lock(results, folder)
             _check_linked(results, folder)
             with as_store_errors(folder):
-                _cut_incomplete_line(folder / RESULTS)
+                cut_incomplete_line(folder / RESULTS)
             return cls(folder, results, new=new)
         except BaseException:
             results.close()
@@ -359,7 +359,7 @@ def _damaged_line(where: str, error: Exception) -> StoreError:
     return StoreError(where, "must be one result, as limner wrote it", value=problem, remedy=remedy)
 
 
-def _cut_incomplete_line(path: Path) -> None:
+def cut_incomplete_line(path: Path) -> None:
     """Cut what a killed run wrote after its last complete line."""
     with open_regular(path, os.O_RDWR, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
@@ -397,7 +397,8 @@ def _as_store_error(path: Path, error: OSError | ValueError) -> StoreError:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: BinaryIO, folder: Path) -> None:
+    def lock(file: BinaryIO, folder: Path) -> None:
+        """Lock a file of a run folder until it is closed. Raises `RequestError` where another process has it."""
         file.seek(1 << 62)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -406,8 +407,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: BinaryIO, folder: Path) -> None:
-        """Lock the file until it is closed; the system releases the lock of a process that dies."""
+    def lock(file: BinaryIO, folder: Path) -> None:
+        """Lock a file of a run folder until it is closed, or the process dies.
+
+        Raises `RequestError` where another process has it.
+        """
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -18,13 +18,15 @@ from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms, path_variants
 from ...readers.registry import readers
 from .manifest import load_manifest
+from .objects import OBJECTS
 from .parts import PARTS
 from .plan import ImagePlan
+from .receipts import SENT
 from .redaction import Redactor, read_sources, redact_output, restore_paths
 from .reporting import load_writers, read_record, write_reports
 from .run_folder import MANIFEST, RESULTS, SOURCES, read_chunks, read_entries, read_findings, read_manifest
 
-_OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE}  # and the parts
+_OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE, OBJECTS, SENT}  # and the parts
 _HEAD: Final = 4096
 _WORD: Final = re.compile(rb"[\w\x80-\xff]+")
 _PSEUDONYM: Final = re.compile(r"file-[0-9a-f]{16}(\.[a-z]+)?|dicom:.*")
@@ -261,7 +263,7 @@ def _stored_texts(folder: Path) -> bytes:
 
 def _private_files(folder: Path, images: Sequence[ImageInfo], manifest: Mapping[str, Any]) -> Iterator[Verified]:
     """Whether the crosswalk and the key are there, for their owner only."""
-    for name in (SOURCES, KEY_FILE):
+    for name in (SOURCES, KEY_FILE, OBJECTS, SENT):
         path = folder / name
         if not path.exists():
             continue

@@ -35,6 +35,11 @@ class Decoder:
         """A file's metadata. Raises `FaultError`."""
         return _metadata(self._call("header", source))
 
+    def uids(self, source: str) -> tuple[str, str, str]:
+        """The UIDs of a file's study, series and instance, "" for one that it lacks. Raises `FaultError`."""
+        study, series, sop = self._call("uids", source)
+        return str(study), str(series), str(sop)
+
     def headers(self, sources: Sequence[str]) -> Iterator[FileMetadata | FaultError]:
         """Files' metadata or faults in order, as `header` has them.
 

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .faults import FaultError
-from .source import members, modified_ns, open_source
+from .source import HEAD_BYTES, members, modified_ns, open_source, sniff
 
 if TYPE_CHECKING:
     from .pixels import Frames
 
-__all__ = ["dicomdir", "digest", "frame", "header", "headers", "members", "originals", "table"]
+__all__ = ["dicomdir", "digest", "frame", "header", "headers", "members", "originals", "table", "uids"]
 
 _MAX_RECORDS = 200_000  # in a DICOMDIR
 
@@ -59,6 +59,18 @@ def header(name: str) -> dict[str, Any]:
 
     with open_source(name) as file:
         return read_header(file)
+
+
+def uids(name: str) -> list[str]:
+    """The UIDs of a file's study, series and instance, "" for one that it lacks; also of what is no image."""
+    from .attributes import uid
+    from .header import parse
+
+    with open_source(name) as file:
+        if sniff(file.read(HEAD_BYTES)) not in {"dicom", "no-preamble"}:
+            raise FaultError("not-dicom")
+        dataset, _ = parse(file)
+    return [uid(dataset, keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
 
 
 def headers(names: Sequence[str]) -> list[Any]:

@@ -70,10 +70,11 @@ _TEXTS: Final = frozenset(
 _NUMBERS: Final = frozenset(re.findall("..", "ATFDFLSLSSSVULUSUV"))
 _PATTERNS: Final = {
     "AS": re.compile(r"\d{3}[DWMY]"),
-    "DA": re.compile(r"\d{4}\.?(0[1-9]|1[0-2])\.?(0[1-9]|[12]\d|3[01])"),
-    "TM": re.compile(r"([01]\d|2[0-3])(:?[0-5]\d(:?([0-5]\d|60)(\.\d{1,6})?)?)?"),
+    "DA": re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"),
+    "TM": re.compile(r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?"),
     "UI": re.compile(r"[0-9]+(\.[0-9]+)*"),
 }
+_OLD_FORM: Final = {"DA": {ord("."): ""}, "TM": {ord(":"): ""}}  # 1993.05.31 and 14:04:38 of ACR-NEMA
 _MAX_DEPTH: Final = 8  # of sequences
 _MAX_ELEMENTS: Final = 1_000_000
 _MAX_TEXT: Final = 2**24  # characters
@@ -101,8 +102,9 @@ def read_originals(info: ImageInfo) -> "list[Dataset]":
 def read_headers(paths: Sequence[str], name: str, *, frames: bool = True) -> "list[Dataset]":
     """The headers of DICOM files, in order, with the attributes in `ATTRIBUTES`, texts as Unicode.
 
-    `SpecificCharacterSet` becomes UTF-8 (ISO_IR 192). A date, time, age or UID that does not have the form of one is
-    left empty. `frames`: also the functional groups of each frame. Raises `ReadError` about `name`, which may be shown.
+    `SpecificCharacterSet` becomes UTF-8 (ISO_IR 192). Dates and times of ACR-NEMA get DICOM's form; a date, time, age
+    or UID that has no such form is left empty. `frames`: also the functional groups of each frame. Raises `ReadError`
+    about `name`, which may be shown.
     """
     decoder, found = Decoder(), list["Dataset"]()
     for start in range(0, len(paths), _BATCH):
@@ -149,7 +151,7 @@ def _packed(dataset: "Dataset", names: frozenset[str] | None, left: list[int], d
             inner = frozenset(_GROUPS.split()) if keyword in {_SHARED, _OWN} else None
             many = [_packed(item, inner, left, depth + 1) for item in many]
         elif vr in _TEXTS:
-            many = [text for one in many if _has_form(vr, text := str(one))]
+            many = [text for one in many if _has_form(vr, text := str(one).translate(_OLD_FORM.get(vr, {})))]
             left[1] -= sum(map(len, many))
         elif vr in _NUMBERS:
             many = [float(one) if vr in {"FD", "FL"} else int(one) for one in many]

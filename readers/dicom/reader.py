@@ -1,4 +1,4 @@
-"""The reader "dicom": files, folders, archives and DICOMDIRs of radiology studies; a stack has a plane per slice.
+"""The reader "dicom": files, folders, archives, DICOMDIRs and DICOMweb servers; a stack has a plane per slice.
 
 Pixels are modality values (Hounsfield units, where the file states them) in float32, padding invalid; colour is 8-bit
 RGB. No patient's name or id is in an image's facts: UIDs and paths are pseudonyms unless the option `names` is "show".
@@ -15,7 +15,9 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from ..dicomweb.options import WebOptions
 from ..errors import ReadError
+from ..files import DICOMWEB
 from ..geometry import Box
 from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonyms import NameOptions, Pseudonyms
@@ -23,7 +25,7 @@ from ..resample import axis_weights, pixel_edges, resample
 from .decoder import Decoder
 from .faults import FaultError, as_error
 from .image_info import image_info, pseudonymous_uri
-from .scan import DICOMDIR, DicomScan, has_dicom, scan_input
+from .scan import DICOMDIR, DicomScan, has_dicom, scan_files, scan_input
 from .sop_classes import WHOLE_SLIDE_REASON
 from .source import sniff, split_member
 from .windows import parse_windows
@@ -33,7 +35,7 @@ _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?!
 _Key = tuple[tuple[str, ...], str]
 
 
-class DicomOptions(NameOptions):
+class DicomOptions(WebOptions, NameOptions):
     """Options of the reader "dicom"."""
 
     window: str = Field(
@@ -67,7 +69,9 @@ class DicomReader:
         """The sort key of each image that was scanned."""
 
     def identify(self, uri: str, head: bytes) -> int:
-        """The confidence for DICOM files, folders and archives; 0 for whole slides, which the slide reader opens."""
+        """The confidence for DICOM; 0 for whole slides, which the slide reader opens."""
+        if uri.startswith(DICOMWEB):
+            return 95
         if not head:
             return 70 if Path(uri).is_dir() and has_dicom(uri) else 0
         kind = sniff(head)
@@ -95,16 +99,35 @@ class DicomReader:
             subject, "must have a DICOM image", value=why, remedy="Leave it out, or give the study's images"
         )
 
+    def check_input(self, uri: str, options: DicomOptions) -> None:
+        """Raise `RequestError` for an input on a DICOMweb server that cannot be meant, before anything is read."""
+        if uri.startswith(DICOMWEB):
+            from ..dicomweb.fetch import check_input
+
+            check_input(uri, options)
+
     def is_archive(self, uri: str, head: bytes) -> bool:
-        """Archives and DICOMDIRs hold files."""
-        return sniff(head) == "zip" or Path(uri).name == DICOMDIR
+        """Archives, DICOMDIRs and DICOMweb servers hold files."""
+        return sniff(head) == "zip" or Path(uri).name == DICOMDIR or uri.startswith(DICOMWEB)
 
     def scan_folder(self, folder: str, options: DicomOptions) -> FolderScan:
-        """The images in a folder and below, files that failed, and DICOM files that are not images."""
+        """The images in a folder and below, files that failed, and DICOM files that are not images.
+
+        What an input on a DICOMweb server names is fetched first.
+        """
         names = Pseudonyms.of(options)
-        found = self._scan(folder, names)
-        failed = _without_suv(found, names, options)
+        failed: list[tuple[tuple[str, ...], ReadError]] = []
         side: list[tuple[str, str]] = []
+        if folder.startswith(DICOMWEB):
+            from ..dicomweb.fetch import fetch
+
+            fetched = fetch(folder, options)
+            found = scan_files(fetched.files, Decoder())
+            failed += [((uri,), error) for uri, error in fetched.failed]
+            side += [(folder, fetched.summary)] if fetched.files else []
+        else:
+            found = self._scan(folder, names)
+        failed += _without_suv(found, names, options)
         others_read = Path(folder).is_dir()  # other readers scan its other files
         for one in found.outcomes:
             if one.status == "failed":

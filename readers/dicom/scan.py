@@ -4,7 +4,7 @@ Every file has exactly one outcome. Nothing is parsed here: the sandboxed proces
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -47,9 +47,18 @@ class DicomScan:
 
 def scan_input(uri: str, decoder: Decoder) -> DicomScan:
     """Scan all files of an input. Raises `FaultError` where an archive or DICOMDIR cannot be opened at all."""
+    return _scan_sources(list(_sources(uri, decoder)), decoder)
+
+
+def scan_files(paths: Sequence[str], decoder: Decoder) -> DicomScan:
+    """Scan these files, and no others beside them."""
+    return _scan_sources([(path, _head_kind(path), "") for path in paths], decoder)
+
+
+def _scan_sources(sources: Sequence[tuple[str, Kind, str]], decoder: Decoder) -> DicomScan:
+    """Scan sources by (source, kind, fault code)."""
     found = DicomScan()
     files: list[ImageFile] = []
-    sources = list(_sources(uri, decoder))
     headers = decoder.headers([source for source, kind, code in sources if kind and not code])
     for source, kind, code in sources:
         metadata = FaultError(code or "not-dicom") if code or not kind else next(headers)

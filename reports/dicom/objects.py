@@ -12,21 +12,22 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ...readers.dicom.originals import read_originals
 from ...readers.errors import LimnerError
 from ...readers.files import atomic_path
 from ...readers.image import ImageInfo
 from ...readers.plugins import require_extra
-from ..writer import DISCLAIMER, ImageRecord, Record
+from ..writer import DISCLAIMER, ImageRecord, PartlyWrittenError, Record, image_file
 from .concepts import coding_schemes, long_string
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ _TAIL: Final = "research, not for diagnosis"
 _NAMESPACE: Final = uuid.UUID("6c1f3f3e-5a0c-5f0e-9d5b-0c7b7b1d2f10")  # of limner's structures
 _NO_TIME: Final = "its run does not state when it began, as a DICOM object must: run again into another folder"
 _GONE: Final = "its original files are not known, which a DICOM object refers to"
+_NOT_ASSESSED: Final = "the run has no model, so that there is nothing to report"
+_UNFIT: Final = (ValueError, TypeError, AttributeError, KeyError, LookupError)  # of highdicom, about a header
+
+
+D = TypeVar("D", bound="Dataset | None")
 
 
 class DicomObjectError(LimnerError):
@@ -63,10 +69,25 @@ class Originals:
         return self.headers[0]
 
     @cached_property
-    def by_source(self) -> "Mapping[str, Dataset]":
+    def _by_source(self) -> "Mapping[str, Dataset]":
         """The header of each file, by the `source` of its planes."""
         sources = list(dict.fromkeys(plane.source for plane in self.info.planes if plane.source)) or self.info.files
         return dict(zip(sources, self.headers, strict=True))
+
+    def header_of(self, plane: int) -> "Dataset":
+        """The header of the file of a plane."""
+        return self._by_source.get(self.info.planes[plane].source, self.first)
+
+    def is_whole_frame(self, plane: int) -> bool:
+        """Whether a plane is a frame of its file; slices of a mosaic are parts of one."""
+        header = self.header_of(plane)
+        return (int(header.Columns), int(header.Rows)) == self.info.size
+
+    def frame_numbers(self, planes: Sequence[int]) -> list[int] | None:
+        """The frames of planes of one file, from 1; None for a file of a single frame, or where all are meant."""
+        count = int(self.header_of(planes[0]).get("NumberOfFrames") or 1)
+        frames = sorted({self.info.planes[plane].frame for plane in planes})
+        return frames if self.is_whole_frame(planes[0]) and 1 < count != len(frames) else None
 
 
 def unsuitable(record: Record, kinds: Sequence[str] = ("study",)) -> dict[str, str]:
@@ -77,6 +98,8 @@ def unsuitable(record: Record, kinds: Sequence[str] = ("study",)) -> dict[str, s
             found[image.info.id] = f"it is a {image.info.kind}, not a {' or a '.join(kinds)}"
         elif image.original is None:
             found[image.info.id] = _GONE
+        elif not record.assessed:
+            found[image.info.id] = _NOT_ASSESSED
         elif not record.started or not record.run:
             found[image.info.id] = _NO_TIME
     return found
@@ -93,7 +116,89 @@ def read_image(record: Record, image: ImageRecord) -> Originals:
     if image.original is None:
         raise DicomObjectError(image.info.id, "must have its original files", remedy="Restore the input files")
     info = image.original()
-    return Originals(record, image, info, read_originals(info))
+    return Originals(record, image, info, completed(read_originals(info)))
+
+
+def completed(headers: "Sequence[Dataset]") -> "Sequence[Dataset]":
+    """Headers with empty values for what highdicom reads of every header, and they lack or have no known code for."""
+    for header in headers:
+        for name in _OFTEN_ABSENT:
+            if name not in header:
+                setattr(header, name, None)
+        if header.PatientSex not in {"M", "F", "O"}:
+            header.PatientSex = None
+    return headers
+
+
+_OFTEN_ABSENT: Final = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName"),
+)
+"""Attributes that highdicom reads of every header; of type 2, so that they may be empty."""
+
+
+def studies(record: Record) -> dict[str, list[ImageRecord]]:
+    """The images that an object can be made of, by the name of their study for files: "study1", or an image's id."""
+    grouped: dict[str, list[ImageRecord]] = {}
+    for image in suitable(record):
+        grouped.setdefault(image.info.study or image.info.id, []).append(image)
+    names = {study: images[0].info.id.partition("-")[0] for study, images in grouped.items()}
+    counts = Counter(names.values())
+    return {
+        names[study] if counts[names[study]] == 1 else images[0].info.id: images for study, images in grouped.items()
+    }
+
+
+def write_per_study(
+    record: Record, folder: Path, kind: str, make: Callable[[Sequence[Originals]], "Dataset | None"]
+) -> list[Path]:
+    """Write an object for each study, of those of its images whose originals can be read; none where `make` gives None.
+
+    Raises `RequestError` where packages are missing, `PartlyWrittenError` after the last study where an image could not
+    be taken.
+    """
+    require_packages(kind)
+    paths: list[Path] = []
+    omitted: dict[str, str] = {}
+    for name, images in studies(record).items():
+        found: list[Originals] = []
+        for image in images:
+            try:
+                found.append(read_image(record, image))
+            except LimnerError as error:
+                omitted[image.info.id] = str(error)
+        try:
+            if found and (dataset := build(found[0], lambda found=found: make(found))) is not None:
+                paths.append(save(dataset, image_file(folder, f"{kind}-", name, ".dcm")))
+        except LimnerError as error:
+            omitted |= dict.fromkeys([one.info.id for one in found], str(error))
+    if omitted:
+        raise PartlyWrittenError(paths, omitted)
+    return paths
+
+
+def build(originals: Originals, make: Callable[[], D]) -> D:
+    """What `make` makes with highdicom, without its warnings, and finished.
+
+    Raises `DicomObjectError` for a header that it refuses.
+    """
+    with header_checked(originals.info.id):
+        dataset = make()
+    if dataset is not None:
+        finish(dataset, originals)
+    return dataset
+
+
+@contextmanager
+def header_checked(name: str) -> Generator[None]:
+    """Without warnings, and with a `DicomObjectError` about `name` instead of errors of pydicom and highdicom."""
+    try:
+        with quiet():
+            yield
+    except _UNFIT as error:  # its text may quote the header
+        rule = "must have a header that a DICOM object can take over"
+        remedy = "Check the study with dciodvfy, or use another report"
+        raise DicomObjectError(name, rule, value=type(error).__name__, remedy=remedy) from error
 
 
 def require_packages(kind: str) -> None:
@@ -105,6 +210,12 @@ def new_uid(record: Record, *parts: str) -> str:
     """A UID 2.25.… (PS3.5 B.2) from the run's digest, this version of limner, and `parts`."""
     content = json.dumps([record.run, version("limner"), *parts], ensure_ascii=True)
     return f"2.25.{int.from_bytes(hashlib.sha256(content.encode()).digest()[:16], 'big')}"
+
+
+def device_uid(record: Record) -> str:
+    """The UID of the model as a device: the same in all runs of its version with the same weights."""
+    content = json.dumps([model_name(record), model_version(record), record.model.get("sha256", "")])
+    return f"2.25.{uuid.uuid5(_NAMESPACE, content).int}"
 
 
 def structure_tracking_uid(record: Record, image: ImageRecord, label: str) -> str:
@@ -160,15 +271,17 @@ def content_time(originals: Originals) -> tuple[str, str]:
     return begin.strftime("%Y%m%d"), begin.strftime("%H%M%S")
 
 
+_TOLD: Final = {"name", "version", "use"}  # of a model's identity, elsewhere
+
+
 def parameters(record: Record, image: ImageRecord) -> dict[str, str]:
     """How an image was analysed: the window, the weights and whatever else the run states, in a fixed order."""
     facts = dict(image.info.facts)
     found = {
-        "weights sha256": record.model.get("sha256", ""),
-        "window": facts.get("window_used", ""),
         "limner": record.version,
-        **{f"model {key}": value for key, value in sorted(record.model.items()) if key.startswith("prompt")},
+        "window": facts.get("window_used", ""),
         **{name.lower(): value for name, value in image.analysis.items()},
+        **{f"model {key}": value for key, value in sorted(record.model.items()) if key not in _TOLD},
     }
     return {long_string(key): long_string(value, 1024) for key, value in found.items() if value}
 
@@ -217,12 +330,16 @@ def quiet() -> Generator[None]:
             logger.setLevel(level)
 
 
+_TIMES: Final = ("ContentDate", "ContentTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture")
+
+
 def finish(dataset: "Dataset", originals: Originals) -> None:
     """Replace the clock's times by the run's, and state the private coding scheme and the use for research."""
     date, time = content_time(originals)
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
-    if "ContentDate" in dataset:
-        dataset.ContentDate, dataset.ContentTime = date, time
+    for name, value in zip(_TIMES, (date, time) * 2, strict=True):
+        if name in dataset:
+            setattr(dataset, name, value)
     if offset := originals.first.get("TimezoneOffsetFromUTC"):
         dataset.TimezoneOffsetFromUTC = offset
     dataset.CodingSchemeIdentificationSequence = coding_schemes()

@@ -41,10 +41,12 @@ UNREADABLE = (205, 30, 45)
 SKIPPED = (130, 134, 140)
 """Colours of the hatching on what could not be read and on what was skipped."""
 
+SMALLEST = 7.0
+"""Pixels of the side of the smallest shape that is drawn: a smaller one is drawn as a square of it."""
+
 _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
 _FILL_ALPHA = 105  # of 255
-_SMALLEST = 7.0  # px: boxes and tiles are drawn at least this large
 _PARTS_AT_ONCE = 100_000  # parts that are in memory
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
 
@@ -59,12 +61,14 @@ class Canvas:
     """Shown px per level-0 pixel (x, y)."""
 
     @classmethod
-    def of(cls, image: ImageRecord, overview: Overview | None) -> Self:
-        """The canvas of an image: its overview's size, reduced to `LONGEST` or enlarged to at least `SHORTEST`."""
+    def of(
+        cls, image: ImageRecord, overview: Overview | None, *, shortest: int = SHORTEST, longest: int = LONGEST
+    ) -> Self:
+        """The canvas of an image: its overview's size, reduced to `longest` or enlarged to at least `shortest`."""
         width, height = image.info.size
         shown = (width, height) if overview is None else (overview.pixels.shape[1], overview.pixels.shape[0])
-        longest = max(shown)
-        factor = LONGEST / longest if longest > LONGEST else max(1, -(-SHORTEST // longest))
+        most = max(shown)
+        factor = longest / most if most > longest else max(1, -(-shortest // most))
         columns, rows = (max(1, round(side * factor)) for side in shown)
         return cls((columns, rows), (columns / width, rows / height))
 
@@ -278,7 +282,7 @@ def _draw(
                 fill_pen.polygon(path[start : ends[ring]], fill=code if outer else 0)
             start, ring, outer = ends[ring], ring + 1, False
         if not is_area:
-            corners = [(float(x), float(y)) for x, y in _visible(parts[number]) * _SUPERSAMPLING]
+            corners = [(float(x), float(y)) for x, y in visible_outline(parts[number]) * _SUPERSAMPLING]
             fill_pen.polygon(corners, fill=code)
             line_pen.line(corners, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
 
@@ -290,11 +294,11 @@ def _rings(part: BaseGeometry) -> Iterator[Points]:
             yield shapely.get_coordinates(ring)
 
 
-def _visible(part: BaseGeometry) -> Points:
+def visible_outline(part: BaseGeometry) -> Points:
     """A shape's outline, or a small square where it would be too small to see."""
     x0, y0, x1, y1 = part.bounds
-    if max(x1 - x0, y1 - y0) < _SMALLEST:
-        x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, _SMALLEST / 2
+    if max(x1 - x0, y1 - y0) < SMALLEST:
+        x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, SMALLEST / 2
         part = shapely.box(x - half, y - half, x + half, y + half)
     return next(_rings(part), np.empty((0, 2)))
 

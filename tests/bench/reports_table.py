@@ -4,7 +4,9 @@ A run folder is made of outlines of some 20 vertices, as they are traced from a 
 32 × 32 px for each; those at region borders are cut. Beside them: a loop of geopandas that reads the same outlines as
 WKB, measures them, and writes CSV, GeoJSON and GeoPackage. Every row is a process of its own.
 
-    python tests/bench/reports_table.py [--findings 100000] [--folder DIR] [--only findings-csv] [--repeat 1]
+With --slide, the scene is a DICOM slide, and the reports are those of slides.
+
+    python tests/bench/reports_table.py [--findings 100000] [--folder DIR] [--only findings-csv] [--repeat 1] [--slide]
 """
 
 import argparse
@@ -31,6 +33,7 @@ CELL = 32  # px: the scene has one finding for each cell of this side
 TILES = 16  # of a region
 VERTICES = 20
 ROWS = ["peer", "findings-csv", "geoparquet", "geopackage", "geojson", "overview-png", "all"]
+SLIDE_ROWS = ["findings-csv", "qupath-gz", "dicom-ann", "dicom-seg"]
 
 
 def write_scene(path: Path, side: int) -> None:
@@ -39,6 +42,57 @@ def write_scene(path: Path, side: int) -> None:
     where = {"crs": "EPSG:32618", "transform": rasterio.Affine(10, 0, 3e5, 0, -10, 43e5)}
     with rasterio.open(path, "w", **profile, **where, tiled=True, sparse_ok=True, bigtiff="yes") as raster:
         raster.build_overviews([2, 4, 8, 16], Resampling.nearest)
+
+
+def write_slide(path: Path, side: int) -> None:
+    """A DICOM slide of 0.25 µm/px, of which one tile is stored."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    def item(**elements: object) -> Dataset:
+        made = Dataset()
+        for name, value in elements.items():
+            setattr(made, name, value)
+        return made
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID("1.2.840.10008.5.1.4.1.1.77.1.6"), UID("1.2.6")
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    place = item(ColumnPositionInTotalImagePixelMatrix=1, RowPositionInTotalImagePixelMatrix=1)
+    for axis in "XYZ":
+        setattr(place, f"{axis}OffsetInSlideCoordinateSystem", 0)
+    slide = item(
+        SOPClassUID=meta.MediaStorageSOPClassUID,
+        SOPInstanceUID=meta.MediaStorageSOPInstanceUID,
+        StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.4",
+        FrameOfReferenceUID="1.2.5",
+        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
+        Modality="SM",
+        DimensionOrganizationType="TILED_SPARSE",
+        NumberOfFrames=1,
+        TotalPixelMatrixRows=side,
+        TotalPixelMatrixColumns=side,
+        TotalPixelMatrixFocalPlanes=1,
+        TotalPixelMatrixOriginSequence=[item(XOffsetInSlideCoordinateSystem=0, YOffsetInSlideCoordinateSystem=0)],
+        ImageOrientationSlide=[0, -1, 0, -1, 0, 0],
+        ImagedVolumeWidth=side * 0.00025,
+        ImagedVolumeHeight=side * 0.00025,
+        SharedFunctionalGroupsSequence=[item(PixelMeasuresSequence=[item(PixelSpacing=[0.00025, 0.00025])])],
+        PerFrameFunctionalGroupsSequence=[item(PlanePositionSlideSequence=[place])],
+        Rows=512,
+        Columns=512,
+        SamplesPerPixel=3,
+        PhotometricInterpretation="RGB",
+        PlanarConfiguration=0,
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelRepresentation=0,
+        PixelData=bytes(512 * 512 * 3),
+    )
+    slide.file_meta = meta
+    slide.save_as(path, enforce_file_format=True)
 
 
 def outlines(count: int, side: int) -> npt.NDArray[np.object_]:
@@ -58,31 +112,35 @@ def outlines(count: int, side: int) -> npt.NDArray[np.object_]:
     return shapes
 
 
-def make(folder: Path, count: int) -> None:
-    """A run folder with so many findings, and the same outlines as a pickle of WKB."""
+def make(folder: Path, count: int, *, slide: bool) -> None:
+    """A run folder with so many findings, of a scene or a slide, and the same outlines as a pickle of WKB."""
     from limner.model.finding import Coverage, Finding, Result
     from limner.pipelines.config import Settings
     from limner.pipelines.run.execute import prepare
     from limner.pipelines.run.manifest import make_manifest
+    from limner.pipelines.run.redaction import write_sources
     from limner.pipelines.run.run_folder import RunFolder
 
     side = CELL * int(np.ceil(np.sqrt(count)))
-    scene = folder / "scene.tif"
-    write_scene(scene, side)
+    scene = folder / ("slide.dcm" if slide else "scene.tif")
+    (write_slide if slide else write_scene)(scene, side)
     shapes = outlines(count, side)
     random = np.random.default_rng(1)
     labels, scores = random.integers(0, len(LABELS), count), random.random(count).round(4)
     with (folder / "outlines.pickle").open("wb") as file:
         pickle.dump((shapely.to_wkb(shapes), [LABELS[code] for code in labels], scores), file)
-    settings = Settings.resolve({"inputs": [str(scene)], "out": str(folder / "run"), "hd_num": TILES, "model": "none"})
+    asked = {"inputs": [str(scene)], "out": str(folder / "run"), "hd_num": TILES, "model": "none"}
+    settings = Settings.resolve({**asked, "tissue": "off"} if slide else asked)
     prepared = prepare(settings)
     facts: dict[str, Any] = {"identity": {"name": "made", "version": "1", "sha256": "0" * 64}, "colours": {}}
     manifest = make_manifest(settings, prepared.plan, None, redactor=prepared.redactor, labels=LABELS, **facts)
     manifest["annotator"]["name"] = "made"
+    manifest["started"] = "2026-01-01T00:00:00+00:00"
     tree = shapely.STRtree(shapes)
     (image,) = prepared.plan.images
     with RunFolder.open(folder / "run") as store:
         store.write_manifest(manifest)
+        write_sources(folder / "run", "", prepared.redactor.originals)
         for region in image.regions:
             core = region.core
             box = shapely.box(core.x0, core.y0, core.x1, core.y1)
@@ -152,21 +210,25 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--slide", action="store_true")
     parser.add_argument("--step", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.step:
-        steps = {"make": lambda: make(asked.folder, asked.findings), "peer": lambda: peer(asked.folder)}
+        steps = {
+            "make": lambda: make(asked.folder, asked.findings, slide=asked.slide),
+            "peer": lambda: peer(asked.folder),
+        }
         steps.get(asked.step, lambda: write(asked.folder, [] if asked.step == "all" else asked.step.split(",")))()
         return
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="limner-reports-"))
     try:
         (folder / "out").mkdir(parents=True, exist_ok=True)
-        words = ["--folder", str(folder), "--findings", str(asked.findings)]
+        words = ["--folder", str(folder), "--findings", str(asked.findings), *(["--slide"] if asked.slide else [])]
         if not (folder / "run" / "manifest.json").exists():
             seconds, _, peak = measured([*words, "--step", "make"])
             sys.stdout.write(f"made {asked.findings} findings in {seconds:.1f} s, {peak:.0f} MiB\n")
         sys.stdout.write("| reports | processor s | wall s | peak MiB |\n| --- | --- | --- | --- |\n")
-        for name in (asked.only or ROWS) * asked.repeat:
+        for name in (asked.only or (SLIDE_ROWS if asked.slide else ROWS)) * asked.repeat:
             seconds, wall, peak = measured([*words, "--step", name])
             sys.stdout.write(f"| {name} | {seconds:.1f} | {wall:.1f} | {peak:.0f} |\n")
             sys.stdout.flush()

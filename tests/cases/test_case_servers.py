@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.vlm import http_client
+from limner.readers import servers
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ SIDE = 128  # of the picture that is sent, in pixels
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
-    monkeypatch.setattr(http_client, "BACKOFF", 0.01)
+    monkeypatch.setattr(servers, "BACKOFF", 0.01)
 
 
 @pytest.fixture

@@ -25,8 +25,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pyproj": ("readers/*",),
     # networks and their files
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
-    **dict.fromkeys(("huggingface_hub", "platformdirs", "sklearn", "threadpoolctl"), ("model/*",)),
-    **dict.fromkeys(("httpx2", "jinja2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    **dict.fromkeys(("huggingface_hub", "sklearn", "threadpoolctl"), ("model/*",)),
+    **dict.fromkeys(("httpx2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    "jinja2": ("model/vlm/*", "reports/html/*"),
+    "platformdirs": ("readers/caches.py",),
+    **dict.fromkeys(("dicomweb_client", "requests"), ("readers/dicomweb/*",)),
     "monai": ("model/volume/*",),
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
@@ -62,6 +65,7 @@ OURS = {"test", "lint"}
 DISTRIBUTIONS = {
     "Jinja2": "jinja2",
     "openslide-python": "openslide",
+    "dicomweb-client": "dicomweb_client",
     "pillow": "PIL",
     "PyYAML": "yaml",
     "scikit-learn": "sklearn",

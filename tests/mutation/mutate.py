@@ -53,6 +53,7 @@ CASES: dict[str, Sequence[str]] = {
     "reports/studies.py": TABLES,
     "reports/summary.py": TABLES,
     "reports/dataframes.py": TABLES,
+    "reports/dicom/masks.py": ["reports/dicom/test_masks.py"],
     "pipelines/run/run_folder.py": ["pipelines/run/test_run_folder.py", "pipelines/run/test_parts.py"],
 }
 PRELOADED = ("numpy", "shapely", "rasterio", "pandas", "tifffile", "onnx", "yaml", "pydantic", "pyproj", "hypothesis")

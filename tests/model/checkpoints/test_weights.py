@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 from limner.model.checkpoints import weights
+from limner.readers import caches
 from limner.readers.errors import ModelError
 
 CONTENT = b"not really a network"
@@ -142,12 +143,12 @@ def test_a_source_that_is_not_pinned_or_smuggles_an_option(source: str) -> None:
 
 def test_the_cache_is_where_the_platform_keeps_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIMNER_CACHE")
-    assert weights.cache_folder().name == "limner"
-    monkeypatch.setattr(weights, "user_cache_path", lambda name, **_: tmp_path / name / "Cache")
-    assert weights.cache_folder() == tmp_path / "limner" / "Cache"
+    assert caches.cache_folder().name == "limner"
+    monkeypatch.setattr(caches, "user_cache_path", lambda name, **_: tmp_path / name / "Cache")
+    assert caches.cache_folder() == tmp_path / "limner" / "Cache"
     (tmp_path / "limner").mkdir()
     monkeypatch.setattr(weights.sys, "platform", "win32")
-    assert weights.cache_folder() == tmp_path / "limner", "a folder of before"
+    assert caches.cache_folder() == tmp_path / "limner", "a folder of before"
 
 
 def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from limner.model.vlm.http_client import Address
+from limner.model.vlm.http_client import endpoint_address
 from limner.readers.errors import RequestError
+from limner.readers.servers import Address
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from limner.readers.errors import RequestError
     ],
 )
 def test_addresses(text: str, url: str, host: str, loopback: bool) -> None:
-    assert Address.parse(text, insecure=False) == Address(url, host, loopback)
+    assert endpoint_address(text, insecure=False) == Address(url, host, loopback)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_addresses(text: str, url: str, host: str, loopback: bool) -> None:
 )
 def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(RequestError) as caught:
-        Address.parse(text, insecure=True)
+        endpoint_address(text, insecure=True)
     assert "secret" not in json.dumps(caught.value.args)
 
 
@@ -41,5 +42,5 @@ def test_invalid_addresses_are_refused(text: str) -> None:
 )
 def test_plain_http_is_refused(host: str) -> None:
     with pytest.raises(RequestError, match="insecure=true"):
-        Address.parse(f"http://{host}/v1", insecure=False)
-    assert Address.parse(f"http://{host}/v1", insecure=True).host == host
+        endpoint_address(f"http://{host}/v1", insecure=False)
+    assert endpoint_address(f"http://{host}/v1", insecure=True).host == host

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from limner.model.annotator import Answer, View
-from limner.model.vlm import dialect, http_client
+from limner.model.vlm import dialect
 from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.server import EndpointAnnotator
+from limner.readers import servers
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 
@@ -24,7 +25,7 @@ VALUES = '{"ships": 3}'
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds, and warnings that no other test has used up."""
-    monkeypatch.setattr(http_client, "BACKOFF", 0.01)
+    monkeypatch.setattr(servers, "BACKOFF", 0.01)
     dialect._warn.cache_clear()  # noqa: SLF001
 
 

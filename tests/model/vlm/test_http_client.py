@@ -9,8 +9,8 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from limner.model.vlm import http_client
-from limner.model.vlm.http_client import Address, HttpClient, HttpRequest, RetryPolicy
+from limner.model.vlm.http_client import HttpClient, HttpRequest, RetryPolicy, endpoint_address
+from limner.readers import servers
 from limner.readers.errors import ModelError, RequestError
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ FAST = RetryPolicy(timeout=5.0, retries=3)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
-    monkeypatch.setattr(http_client, "BACKOFF", 0.01)
+    monkeypatch.setattr(servers, "BACKOFF", 0.01)
 
 
 def text_of(answer: Json) -> str:
@@ -40,7 +40,7 @@ def ask(number: int = 0, read: Callable[[Any], Any] = text_of, bodies: int = 1) 
 
 
 def one(server: Server, policy: RetryPolicy = FAST, key_variable: str = "") -> Json:
-    address = Address.parse(server.url, insecure=False)
+    address = endpoint_address(server.url, insecure=False)
     [answer] = HttpClient(address, policy, key_variable).send([ask()])
     return answer
 
@@ -232,7 +232,7 @@ def test_answers_are_in_order_however_they_come(model_server: Server) -> None:
 
     finished: list[int] = []
     s.say = say
-    link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(concurrency=4))
+    link = HttpClient(endpoint_address(s.url, insecure=False), RetryPolicy(concurrency=4))
     assert link.send([ask(i) for i in range(8)]) == [str(i) for i in range(8)]
     assert finished != sorted(finished)
     assert link.send([]) == []
@@ -249,27 +249,29 @@ def test_concurrency_is_limited(model_server: Server) -> None:
         return ""
 
     s.say = say
-    HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(concurrency=3)).send([ask(i) for i in range(12)])
+    HttpClient(endpoint_address(s.url, insecure=False), RetryPolicy(concurrency=3)).send([ask(i) for i in range(12)])
     assert max(most) == 3
 
 
 def test_queued_requests_do_not_time_out(model_server: Server) -> None:
     model_server.say = lambda _: time.sleep(0.7) or "late"
-    link = HttpClient(Address.parse(model_server.url, insecure=False), RetryPolicy(timeout=3, retries=0, concurrency=1))
+    link = HttpClient(
+        endpoint_address(model_server.url, insecure=False), RetryPolicy(timeout=3, retries=0, concurrency=1)
+    )
     assert link.send([ask(i) for i in range(5)]) == ["late"] * 5
 
 
 def test_one_failure_leaves_the_other_answers(model_server: Server) -> None:
     s = model_server
     s.say = lambda body: "good" if body["number"] != 1 else 1 / 0  # the handler dies, and its connection
-    answers = HttpClient(Address.parse(s.url, insecure=False), FAST).send([ask(i) for i in range(3)])
+    answers = HttpClient(endpoint_address(s.url, insecure=False), FAST).send([ask(i) for i in range(3)])
     assert [answers[0], answers[2]] == ["good", "good"]
     assert "disconnected" in why(answers[1])
 
 
 def test_client_gives_up_on_a_failing_server(model_server: Server) -> None:
     s = model_server
-    link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(retries=1, failures=3))
+    link = HttpClient(endpoint_address(s.url, insecure=False), RetryPolicy(retries=1, failures=3))
     s.script.extend([lambda h: s.send(h, 500, b"")] * 99)
     for _ in range(3):
         assert "HTTP 500" in why(link.send([ask()])[0])
@@ -281,7 +283,7 @@ def test_client_gives_up_on_a_failing_server(model_server: Server) -> None:
 
 def test_an_answer_resets_the_failure_count(model_server: Server) -> None:
     s = model_server
-    link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(retries=0, failures=2))
+    link = HttpClient(endpoint_address(s.url, insecure=False), RetryPolicy(retries=0, failures=2))
     for status in (500, 200, 500, 400, 500):
         if status != 200:
             s.script.append(lambda h, status=status: s.send(h, status, b"{}"))
@@ -290,7 +292,7 @@ def test_an_answer_resets_the_failure_count(model_server: Server) -> None:
 
 
 def test_connection_refused(model_server: Server) -> None:
-    address = Address.parse(model_server.url, insecure=False)
+    address = endpoint_address(model_server.url, insecure=False)
     model_server.close()
     [answer] = HttpClient(address, FAST).send([ask()])
     assert "connect error" in why(answer)
@@ -304,19 +306,19 @@ def test_refused_answer_sends_the_next_body(model_server: Server) -> None:
 
     s = model_server
     s.say = lambda body: "good" if body["body"] == 1 else "bad"
-    link = HttpClient(Address.parse(s.url, insecure=False), FAST)
+    link = HttpClient(endpoint_address(s.url, insecure=False), FAST)
     assert link.send([ask(0, read, bodies=2)]) == ["good"]
     assert [body["body"] for body in s.questions] == [0, 1]
     assert "it must be good" in why(link.send([ask(0, read, bodies=1)])[0])
 
 
 def test_pauses_grow_and_are_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_client, "BACKOFF", 1.0)
-    pauses = [http_client.pause(attempt, "key") for attempt in range(12)]
-    assert pauses == [http_client.pause(attempt, "key") for attempt in range(12)]
+    monkeypatch.setattr(servers, "BACKOFF", 1.0)
+    pauses = [servers.pause(attempt, "key") for attempt in range(12)]
+    assert pauses == [servers.pause(attempt, "key") for attempt in range(12)]
     assert all(0.5 * 2**i <= pause <= 2**i for i, pause in enumerate(pauses[:5]))
-    assert max(pauses) <= http_client.MAX_PAUSE
-    assert len({http_client.pause(0, str(i)) for i in range(50)}) > 20
+    assert max(pauses) <= servers.MAX_PAUSE
+    assert len({servers.pause(0, str(i)) for i in range(50)}) > 20
 
 
 def test_key_is_sent_only_to_the_server(
@@ -335,7 +337,7 @@ def test_key_is_sent_only_to_the_server(
     s.script.append(lambda h: s.send(h, 200, s.reply(f"The header said {KEY}.")))
     told = why(one(s, key_variable="MY_KEY"))
     assert "repeats the key" in told
-    link = HttpClient(Address.parse(s.url, insecure=False), FAST, "MY_KEY")
+    link = HttpClient(endpoint_address(s.url, insecure=False), FAST, "MY_KEY")
     link.send([ask()])
     everything = said + told + repr(link) + repr(vars(link)) + caplog.text
     assert KEY not in everything
@@ -350,7 +352,7 @@ def test_placeholder_key_may_appear_in_an_answer(model_server: Server, monkeypat
 
 @pytest.mark.parametrize("value", ["", "  ", "two words", "schlüssel", "a\x00b"])
 def test_invalid_key_is_refused(model_server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setattr(http_client.os, "environ", {"MY_KEY": value})
+    monkeypatch.setattr(servers.os, "environ", {"MY_KEY": value})
     with pytest.raises(RequestError, match="environment variable MY_KEY") as caught:
         one(model_server, key_variable="MY_KEY")
     assert not value.strip() or value not in str(caught.value)
@@ -361,7 +363,7 @@ def test_a_proxy_of_the_environment_serves_other_hosts(model_server: Server, mon
     for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", model_server.url.removesuffix("/v1"))
-    link = HttpClient(Address.parse("http://models.invalid/v1", insecure=True), FAST)
+    link = HttpClient(endpoint_address("http://models.invalid/v1", insecure=True), FAST)
     assert link.send([ask()]) == ["Nothing much."]
     assert model_server.asked[0].path == "http://models.invalid/v1/chat/completions"
     monkeypatch.setenv("http_proxy", "gopher://me:secret@127.0.0.1")

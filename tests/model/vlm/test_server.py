@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from limner.model.annotator import Answer, InputSpec, View
 from limner.model.tiling import join_tiles
-from limner.model.vlm import http_client
 from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.server import EndpointAnnotator
 from limner.model.vlm.texts import CUT
+from limner.readers import servers
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -31,7 +31,7 @@ PLAIN = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
-    monkeypatch.setattr(http_client, "BACKOFF", 0.01)
+    monkeypatch.setattr(servers, "BACKOFF", 0.01)
 
 
 def make(server: Server, **options: str) -> VlmAnnotator:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from limner.pipelines.run import execute, reporting
+from limner.pipelines.run import execute, record_pictures
 from limner.pipelines.run.engines import WorkerFaultError
 
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
@@ -242,7 +242,7 @@ def test_a_report_that_cannot_read_an_image_does_not_name_it(
     def fail(*_: object) -> None:
         raise RuntimeError(f"cannot open {path!s}")
 
-    monkeypatch.setattr(reporting, "open_image", fail)
+    monkeypatch.setattr(record_pictures, "open_image", fail)
     said = limner("report", out)
     assert said.code == 1
     assert "cannot open file-" in said.err

@@ -76,6 +76,14 @@ def test_a_file_without_preamble_and_one_in_an_archive_are_read(
         assert (found.PatientID, found.SOPInstanceUID) == ("12-34", image.SOPInstanceUID)
 
 
+def test_dates_and_times_of_acr_nema_get_the_form_of_dicom(
+    making: ModuleType, infos: Callable[[Path], list[ImageInfo]], tmp_path: Path
+) -> None:
+    image = making.image(making.ramp(), StudyDate="1993.05.31", StudyTime="14:04:38")
+    [found] = read_originals(infos(making.save(image, tmp_path / "a.dcm"))[0])
+    assert (found.StudyDate, found.StudyTime) == ("19930531", "140438")
+
+
 def test_values_without_the_form_of_their_type_are_left_empty(
     making: ModuleType, infos: Callable[[Path], list[ImageInfo]], tmp_path: Path
 ) -> None:

@@ -1,0 +1,83 @@
+"""Pictures for reports, read again from an image's files: its overview, and single slices of a stack."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from ...readers.errors import LimnerError
+from ...readers.image import Image, ImageInfo
+from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, read_overview
+from ...readers.registry import open_image
+from ...readers.render import Stretch, render
+from ...reports.writer import Overview
+from .analysis_scale import ground_metres, pixel_aspect
+from .kept_overviews import load_overview
+from .overview_stats import needed_channels
+from .plan import ImagePlan
+
+
+def overview_picture(
+    plan: ImagePlan, original: Callable[[], ImageInfo], planes: Callable[[], Iterable[int]], scratch: Path | None
+) -> Overview | None:
+    """The kept overview, or read again; None where it cannot be rendered, or the image is missing or has changed.
+
+    The overview of a stack is a montage of slices, those of `planes` first. Errors would show real paths.
+    """
+    if plan.stretch is None:
+        return None
+    try:
+        info = original()
+        kept = load_overview(scratch, plan.info.id, info.size) if scratch is not None else None
+        if kept is not None:
+            return _turned(plan, kept, Montage.of(info))
+        montage = Montage.of(info, planes() if info.kind == "study" else ())
+        with _open(plan, plan.stretch, info) as image:
+            return _read(plan, plan.stretch, image, montage, OVERVIEW_SIDE)
+    except LimnerError:
+        return None
+
+
+def slice_pictures(
+    plan: ImagePlan, original: Callable[[], ImageInfo], planes: Sequence[int], longest: int
+) -> Iterator[Overview | None]:
+    """A picture of each plane, in that order; None for each where `overview_picture` would give none.
+
+    The long side is at most `longest` px. Pixels that are not square are enlarged along their longer side.
+    """
+    stretch = plan.stretch
+    with ExitStack() as stack:
+        image: Image | None = None
+        with suppress(LimnerError):
+            image = None if stretch is None else stack.enter_context(_open(plan, stretch, original()))
+        for plane in planes:
+            montage = Montage(plan.info.size, (plane,))
+            yield (
+                None
+                if image is None or stretch is None
+                else _read(plan, stretch, image, montage, longest, enlarge=True)
+            )
+
+
+def _open(plan: ImagePlan, stretch: Stretch, info: ImageInfo) -> Image:
+    return open_image(info, needed_channels(info, plan.spec, stretch.channels))
+
+
+def _read(
+    plan: ImagePlan, stretch: Stretch, image: Image, montage: Montage, longest: int, *, enlarge: bool = False
+) -> Overview:
+    """Planes of an image as the plan renders them, those of a study with pixels that are square in the patient."""
+    aspect = (1.0, 1.0)
+    if image.info.kind == "study":
+        x, y = plan.grid.scale
+        if plan.spec.volume is not None:  # whose grid has the stack's own voxels
+            x, y = (1.0 / side for side in ground_metres(plan.info) or pixel_aspect(plan.info))
+        aspect = (x / min(x, y), y / min(x, y))
+    found = read_overview(image, limit=longest, montage=montage, aspect=aspect, enlarge=enlarge)
+    shown = render(found.pixels[..., : len(stretch.channels)], found.valid, stretch)
+    return _turned(plan, found._replace(pixels=shown), montage)
+
+
+def _turned(plan: ImagePlan, found: ReducedImage, montage: Montage) -> Overview:
+    turned = plan.grid.orientation
+    pixels, valid, readable = map(turned.turn, (found.pixels, found.valid, found.readable))
+    return Overview(pixels, valid, readable, turned.swap(found.scale), montage, turned)

@@ -1,0 +1,1 @@
+"""DICOMweb servers: studies as inputs, and results that are sent back."""
