@@ -89,8 +89,8 @@ def _straight_length(points: Points, placement: Placement, tolerance_px: float) 
     """
     if len(points) < _TRIED or placement.warp is not None:
         return 0.0
-    axes = (np.linspace(*bounds, 9) for bounds in zip(points.min(axis=0), points.max(axis=0), strict=True))
-    middle = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 1, 2)
+    least, most = points.min(axis=0), points.max(axis=0)
+    middle = least + np.indices((9, 9)).reshape(2, -1).T[:, None] / 8 * (most - least)
     along = np.array([(1, 0), (0, 1), (0.7, 0.7), (0.7, -0.7)]) * _PROBE / 2
     start, end = (middle - along).reshape(-1, 2), (middle + along).reshape(-1, 2)
     lat = lonlat_or_nan(placement, np.concatenate([start, end]))[:, 1]

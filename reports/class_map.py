@@ -4,6 +4,7 @@ Areas are traced along the edges of analysed pixels, so that drawing the outline
 """
 # rasterio, tifffile and shapely leave some of their arguments untyped:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
 
 import hashlib
 import json
@@ -171,10 +172,19 @@ def _write_map(
 
     width, height = grid.shape
     plain = path.with_name(f"{path.name}.plain")
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "width": width, "height": height, "nodata": NODATA}
-    layout = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "bigtiff": "if_safer"}
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": 1,
+        "width": width,
+        "height": height,
+        "nodata": NODATA,
+    }
+    layout: dict[str, Any] = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "bigtiff": "if_safer"}
     try:
-        placed = {"crs": placement.crs, "transform": _transform(grid, placement)} if placement.has_unit else {}
+        placed: dict[str, Any] = (
+            {"crs": placement.crs, "transform": _transform(grid, placement)} if placement.has_unit else {}
+        )
         with rasterio.open(plain, "w", **profile, **layout, **placed) as raster:
             raster.write_colormap(1, {number: (*colour, 255) for number, colour in enumerate([(0, 0, 0), *colours])})
             raster.update_tags(**{key.upper(): _text(value) for key, value in about.items()})

@@ -44,13 +44,12 @@ def random_classes(grid: Grid, block: int = 5, noise: float = 0.1) -> Classes:
 def traced(classes: Classes, grid: Grid) -> list[Finding]:
     """The areas of a class map in level-0 pixels, cut to the image as findings are."""
     scores = np.ones(classes.shape, dtype=np.float32)
-    size, whole = grid.upright_size, shapely.box(0, 0, *grid.upright_size)
+    whole = shapely.box(0, 0, *grid.upright_size)
 
     def outline(polygon: Any) -> Any:
         upright = shapely.transform(polygon, lambda xy: xy * grid.upright_scale) & whole
         return shapely.transform(upright, lambda xy: grid.orientation.to_level0(xy, grid.size))
 
-    assert size
     return [
         Finding(LABELS[one.value - 1], outline(one.polygon), "area", one.score)
         for one in polygonise(classes, scores, classes > 0)
