@@ -256,6 +256,16 @@ class SupportsDomain(Protocol):
 
 
 @runtime_checkable
+class SupportsConcepts(Protocol):
+    """An annotator that knows what its labels are in coding schemes, for DICOM objects."""
+
+    @property
+    def concepts(self) -> Mapping[str, tuple[str, str, str]]:
+        """Label → (code value, coding scheme designator, code meaning); labels without a code are left out."""
+        ...
+
+
+@runtime_checkable
 class RemoteAnnotator(Protocol):
     """An annotator that may send views to another program, perhaps on another machine and for money."""
 

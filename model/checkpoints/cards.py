@@ -28,6 +28,16 @@ class CardPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class CardConcept(CardPart):
+    """What a class is in a coding scheme, for DICOM objects."""
+
+    value: Annotated[str, Field(pattern=r"^[!-\[\]-~]{1,16}$")]
+    """The code: printable characters without blanks and backslashes, as VR SH has them."""
+    scheme: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{2,16}$")]
+    """The designator of the coding scheme: SCT for SNOMED CT, RADLEX, and those of PS3.16 section 8."""
+    meaning: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f\x7f]{1,64}$")]
+
+
 class CardClass(CardPart):
     """A class of a network."""
 
@@ -35,6 +45,8 @@ class CardClass(CardPart):
     colour: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
     background: bool = False
     """Whether it gives no findings."""
+    concept: CardConcept | None = None
+    """Its code; without one, DICOM objects have a private code that says so."""
 
 
 class PixelSize(CardPart):
@@ -141,14 +153,24 @@ class Card(CardPart):
         return tuple(c.name for c in self.classes if not c.background)
 
     @property
+    def concepts(self) -> Mapping[str, tuple[str, str, str]]:
+        """Label → (code value, coding scheme, meaning), of the classes that have a code."""
+        return {
+            one.name: (one.concept.value, one.concept.scheme, one.concept.meaning)
+            for one in self.classes
+            if one.concept is not None and not one.background
+        }
+
+    @property
     def weight_files(self) -> Mapping[str, tuple[CardFile, ...]]:
         """Name of a network → its files."""
         return {}
 
     @property
     def digest(self) -> str:
-        """The sha256 of everything that decides answers and texts, without the sources of the weights."""
-        return hashlib.sha256(self.model_dump_json(exclude=self.sources).encode()).hexdigest()
+        """The sha256 of everything that decides answers and texts, without codes and the sources of the weights."""
+        parts: Any = {**self.sources, "classes": {"__all__": {"concept"}}}
+        return hashlib.sha256(self.model_dump_json(exclude=parts).encode()).hexdigest()
 
     def _faults(self, *named: tuple[str, Sequence[str]]) -> str:
         """What is wrong with the classes, or with further names that must be unique; "" for nothing."""

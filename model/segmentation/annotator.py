@@ -66,6 +66,11 @@ class Segmenter:
         return self.card.labels
 
     @property
+    def concepts(self) -> Mapping[str, tuple[str, str, str]]:
+        """The card's codes."""
+        return self.card.concepts
+
+    @property
     def domain(self) -> Sequence[Domain]:
         """The card's."""
         return self.card.domain

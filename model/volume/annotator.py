@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ...readers.errors import RequestError
 from ...readers.image import ImageInfo
-from ..annotator import Answer, Cost, InputSpec, View, VoxelGrid
+from ..annotator import Answer, Cost, InputSpec, SupportsConcepts, View, VoxelGrid
 from ..domain import Domain
 from .models import VolumeOptions, find_model
 from .volume import LabelMap, Volume, volume_grid
@@ -36,6 +36,11 @@ class VolumeSegmenter:
     def colours(self) -> Mapping[str, str]:
         """Those of its model."""
         return self._model.colours
+
+    @property
+    def concepts(self) -> Mapping[str, tuple[str, str, str]]:
+        """Those of its model, where that has a card."""
+        return self._model.concepts if isinstance(self._model, SupportsConcepts) else {}
 
     @property
     def domain(self) -> Sequence[Domain]:

@@ -101,6 +101,11 @@ class CardModel:
         return {one.name: one.colour for one in self.card.classes if not one.background}
 
     @property
+    def concepts(self) -> Mapping[str, tuple[str, str, str]]:
+        """The card's codes."""
+        return self.card.concepts
+
+    @property
     def domain(self) -> Sequence[Domain]:
         """The card's."""
         return self.card.domain

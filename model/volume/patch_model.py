@@ -63,6 +63,11 @@ class PatchModel:
         return {one.name: one.colour for one in self.card.classes}
 
     @property
+    def concepts(self) -> Mapping[str, tuple[str, str, str]]:
+        """The card's codes."""
+        return self.card.concepts
+
+    @property
     def domain(self) -> Sequence[Domain]:
         """The card's."""
         return self.card.domain

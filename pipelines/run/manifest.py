@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import shapely
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ...readers.errors import RequestError, excerpt
 from ...reports.writer import FileStatus
@@ -32,6 +32,7 @@ def make_manifest(
     identity: Mapping[str, str],
     labels: tuple[str, ...],
     colours: Mapping[str, str],
+    concepts: Mapping[str, tuple[str, str, str]] | None = None,
 ) -> dict[str, Any]:
     """Everything that determines the results of a run, as values for JSON.
 
@@ -52,6 +53,7 @@ def make_manifest(
             "identity": dict(identity),
             "labels": list(labels),
             "colours": dict(colours),
+            **({"concepts": {label: list(code) for label, code in concepts.items()}} if concepts else {}),
         },
         "area_sha256": area_digest(settings),
         "files": [
@@ -69,6 +71,7 @@ class _Annotator(BaseModel, strict=True):
     identity: dict[str, str]
     labels: list[str]
     colours: dict[str, str]
+    concepts: dict[str, Annotated[list[str], Field(min_length=3, max_length=3)]] = {}
     neutral: list[str] = []
 
 
@@ -154,7 +157,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     ignored = {
         "config": {*NEUTRAL, *neutral_options},
         "versions": {name for name in BUNDLED if not (name in old["versions"] and name in new["versions"])},
-        "annotator": {"labels", "neutral", "colours"},
+        "annotator": {"labels", "neutral", "colours", "concepts"},
     }
     pairs: list[tuple[str, object, object]] = []
     for part, names in ignored.items():

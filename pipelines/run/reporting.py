@@ -226,6 +226,7 @@ def _make_record(
         preset=manifest["config"]["preset"],
         colours=annotator["colours"],
         assessed=annotator["name"] != NONE,
+        concepts={label: (code[0], code[1], code[2]) for label, code in annotator.get("concepts", {}).items()},
         started=str(manifest.get("started", "")),
         run=_run_digest(manifest, entries),
     )
@@ -330,9 +331,12 @@ def _image_record(
     areas = _areas(plan, found)
 
     def original() -> ImageInfo:
-        info = restore_paths(plan.info, sources)
-        if has_changed(info):
-            remedy = "Restore the file as it was, or run again into another folder"
+        info, remedy = restore_paths(plan.info, sources), "Restore the file as it was, or run again into another folder"
+        try:
+            changed = has_changed(info)
+        except ReadError:  # with its path
+            raise ReadError(plan.info.id, "must still be where the run read it", remedy=remedy) from None
+        if changed:
             raise ReadError(plan.info.id, "must not change between the run and its reports", remedy=remedy)
         return info
 

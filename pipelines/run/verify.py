@@ -17,6 +17,7 @@ from ...readers.formats import Format, recognise
 from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms, path_variants
 from ...readers.registry import readers
+from ...reports.dicom.objects import report_of
 from .manifest import load_manifest
 from .objects import OBJECTS
 from .parts import PARTS
@@ -136,6 +137,8 @@ def _reports(folder: Path, manifest: Mapping[str, Any], *, intact: bool) -> Iter
         asked = _write_again(folder, again, names, options)
         if not files <= asked:
             _write_again(folder, again, [], options)
+            for report in sorted(set(map(report_of, files - asked)) - {""}):
+                _write_again(folder, again, [report], options)
         for name in sorted(files | asked):
             if name not in files:
                 yield Verified("note", "reports", f"{name} is missing: `limner report` writes it")
@@ -173,11 +176,11 @@ class _ClearNames:
         """Compare a run with what today's formats say of its files."""
         if manifest["config"].get("names") == "show":
             return cls((), {}, {}, ())
-        known, labels = readers(), dict[str, str]()
+        known, labels, own = readers(), dict[str, str](), bool(manifest["config"].get("crosswalk"))
         paths: dict[str, None] = {}
         ids: list[str] = []
         for info in images:
-            clear = [path for path in (info.uri, *info.files) if not _PSEUDONYM.fullmatch(path)]
+            clear = [path for path in (info.uri, *info.files) if not _is_hidden(path, own=own)]
             found = _format_of(sources.get(info.uri, info.uri))
             if clear and (info.personal or (found is not None and found.personal)):
                 paths |= dict.fromkeys(clear)
@@ -185,7 +188,7 @@ class _ClearNames:
             if found is not None and found.strict and not found.read_by(info.reader, known.get(info.reader)):
                 labels[info.id] = f"it was read by {info.reader}, which does not read {found.name}"
         for row in manifest["files"]:
-            found = None if _PSEUDONYM.fullmatch(row["path"]) else _format_of(row["path"])
+            found = None if _is_hidden(row["path"], own=own) else _format_of(row["path"])
             if found is not None and found.personal:
                 paths[row["path"]] = None
         return cls(tuple(paths), labels, {key: path for key, path in sources.items() if key != path}, tuple(ids))
@@ -206,6 +209,10 @@ class _ClearNames:
             for path in (path for path in files if image in path.name):
                 text = f"{path.name} may show the label of {image} with a name on it, since {why}: delete it"
                 yield Verified("fault", "labels", text)
+        for path in (path for path in files if report_of(path.name)):
+            text = f"{path.name} identifies the patient, as was asked for with --reports {report_of(path.name)}"
+            yield Verified("note", "names", f"{text}: do not pass it on with the other reports")
+        files = [path for path in files if not report_of(path.name)]
         variants = _search_terms([*self.paths, *self.hidden.values()])
         clear = [path for path in files if _mentions(path, variants) or any(image in path.name for image in self.ids)]
         clear += [folder / PARTS] if _found(_stored_texts(folder), variants) else []
@@ -213,6 +220,11 @@ class _ClearNames:
             yield Verified("fault", "names", f"{path.name} holds the name of a slide or study: do not pass it on")
         if not clear and (self.hidden or self.paths):
             yield Verified("right", "names", f"none of {len(self.hidden)} names is in any file but {SOURCES}")
+
+
+def _is_hidden(path: str, *, own: bool) -> bool:
+    """Whether a path is a pseudonym; with a crosswalk of the user's `own`, any name without a folder is one."""
+    return bool(_PSEUDONYM.fullmatch(path)) or (own and "/" not in path)
 
 
 def _format_of(path: str) -> Format | None:
@@ -263,7 +275,8 @@ def _stored_texts(folder: Path) -> bytes:
 
 def _private_files(folder: Path, images: Sequence[ImageInfo], manifest: Mapping[str, Any]) -> Iterator[Verified]:
     """Whether the crosswalk and the key are there, for their owner only."""
-    for name in (SOURCES, KEY_FILE, OBJECTS, SENT):
+    objects = sorted(path.name for path in folder.iterdir() if report_of(path.name))
+    for name in (SOURCES, KEY_FILE, OBJECTS, SENT, *objects):
         path = folder / name
         if not path.exists():
             continue

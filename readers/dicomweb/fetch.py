@@ -123,6 +123,7 @@ class _Fetch:
     _in_a_row: int = 0
     _lock: Lock = field(default_factory=Lock)
     _own: local = field(default_factory=local)
+    _servers: list[WebServer] = field(default_factory=list[WebServer])
 
     def fetch(self, instances: Sequence[Instance]) -> None:
         """Fetch instances of a study that are not there; one whose fetching fails is in `failed`."""
@@ -131,8 +132,10 @@ class _Fetch:
             try:
                 for _ in waiting:
                     pass
-            except BaseException:  # Ctrl-C: what has not begun is left
+            except BaseException:  # Ctrl-C
                 threads.shutdown(wait=False, cancel_futures=True)
+                for server in self._servers:
+                    server.abort()
                 raise
 
     def _one(self, one: Instance) -> None:
@@ -178,6 +181,7 @@ class _Fetch:
         """The server over this thread's connection."""
         if not hasattr(self._own, "server"):
             self._own.server = WebServer(self.asked.server, self.options)
+            self._servers.append(self._own.server)
         return self._own.server
 
 

@@ -84,6 +84,7 @@ class WebSession(requests.Session):
         self.server = server
         self._options = options
         self._sockets: list[socket] = []
+        self._aborted = threading.Event()
         self.trust_env = False  # no .netrc
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.headers.clear()
@@ -103,6 +104,11 @@ class WebSession(requests.Session):
         path, mark, query = str(url).partition("?")
         query = query.replace("+", "%20")  # a plus is a space in forms only, and servers differ
         return self.exchange(str(method), f"{path}{mark}{query}", _read_json, headers=own)
+
+    def abort(self) -> None:
+        """End the exchange of another thread, and begin no other."""
+        self._aborted.set()
+        _shut(self._sockets)
 
     def exchange(
         self,
@@ -126,9 +132,8 @@ class WebSession(requests.Session):
             try:
                 return self._try(method, url, read, headers or {}, body, size, conflict=store)
             except WebError as error:
-                if attempt >= min(most, error.retries):
+                if attempt >= min(most, error.retries) or self._aborted.wait(max(error.wait, pause(attempt, url))):
                     raise
-                time.sleep(max(error.wait, pause(attempt, url)))
             attempt += 1
 
     def _try(
@@ -143,6 +148,8 @@ class WebSession(requests.Session):
         conflict: bool,
     ) -> T:
         """One request and its answer."""
+        if self._aborted.is_set():
+            raise WebError("nothing, since it was not asked any more")
         if not url.startswith((f"{self.server.url}/", f"{self.server.url}?")):
             raise WebError("an address on another server")
         seconds = self._options.web_timeout
@@ -357,6 +364,13 @@ def _watch(manager: Any, sockets: list[socket]) -> None:
     manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in manager.pool_classes_by_scheme.items()}
 
 
+def _shut(sockets: Sequence[socket]) -> None:
+    """End the connections of sockets that another thread reads."""
+    for one in list(sockets):
+        with suppress(OSError):
+            socket.shutdown(one, SHUT_RDWR)  # also of TLS, which must not wait for the other side
+
+
 class _Watchdog:
     """Ends an exchange at its deadline by shutting its socket, however slowly bytes arrive."""
 
@@ -385,8 +399,6 @@ class _Watchdog:
         while not self._done.wait(max(0.0, self._deadline - time.monotonic())):
             if time.monotonic() >= self._deadline:
                 self.expired = True
-                for one in list(self._sockets):
-                    with suppress(OSError):
-                        socket.shutdown(one, SHUT_RDWR)  # also of TLS, which must not wait for the other side
+                _shut(self._sockets)
                 if self._done.wait(1.0):
                     return

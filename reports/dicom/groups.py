@@ -130,11 +130,12 @@ def _finding_group(originals: Originals, batch: FindingsBatch, at: int, side: st
         TrackingIdentifier,
     )
     from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
 
     finding, plane = batch.findings[at], int(batch.table.plane[at])
     measurements: list[Measurement] = []
     if finding.score is not None:
-        measurements.append(_measurement(codes.SCT.Score, float(finding.score), "1", "no units"))
+        measurements.append(_measurement(Code("246262008", "SCT", "Score"), float(finding.score), "1", "no units"))
     if dict(originals.info.facts).get("spacing_source") in _IN_PATIENT and not math.isnan(batch.area_m2[at]):
         measurements.append(_measurement(codes.SCT.Area, float(batch.area_m2[at]) * 1e6, "mm2", "square millimeter"))
     else:

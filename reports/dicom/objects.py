@@ -52,6 +52,12 @@ class DicomObjectError(LimnerError):
     """An image that a DICOM object cannot refer to, or whose findings it cannot hold."""
 
 
+def report_of(name: str) -> str:
+    """The kind of report, "dicom-sr" and so on, that writes files of this name; "" for all other files."""
+    kind, _, rest = name.partition("-")
+    return f"dicom-{kind}" if kind in KINDS and rest.endswith(".dcm") else ""
+
+
 @dataclass(frozen=True)
 class Originals:
     """An image of a run with the headers of its original files."""
@@ -248,7 +254,7 @@ def attributes(originals: Originals, kind: str, what: str, *parts: str) -> dict[
         "series_description": f"limner {long_string(model_name(record), room)}: {what} - {_TAIL}",
         "manufacturer": "limner",
         "manufacturer_model_name": model_name(record),
-        "software_versions": (long_string(f"limner {record.version}"), long_string(model_version(record))),
+        "software_versions": [long_string(f"limner {record.version}"), model_version(record)],
         "device_serial_number": long_string(record.model.get("sha256", "")) or "none",
         "content_date": date,
         "content_time": time,
@@ -271,7 +277,7 @@ def content_time(originals: Originals) -> tuple[str, str]:
     return begin.strftime("%Y%m%d"), begin.strftime("%H%M%S")
 
 
-_TOLD: Final = {"name", "version", "use"}  # of a model's identity, elsewhere
+_STATED_ELSEWHERE: Final = {"name", "version", "use"}  # of a model's identity, elsewhere
 
 
 def parameters(record: Record, image: ImageRecord) -> dict[str, str]:
@@ -281,7 +287,7 @@ def parameters(record: Record, image: ImageRecord) -> dict[str, str]:
         "limner": record.version,
         "window": facts.get("window_used", ""),
         **{name.lower(): value for name, value in image.analysis.items()},
-        **{f"model {key}": value for key, value in sorted(record.model.items()) if key not in _TOLD},
+        **{f"model {key}": value for key, value in sorted(record.model.items()) if key not in _STATED_ELSEWHERE},
     }
     return {long_string(key): long_string(value, 1024) for key, value in found.items() if value}
 
@@ -309,7 +315,7 @@ def equipment(record: Record) -> "ContributingEquipment":
         manufacturer="limner",
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=model_name(record),
-        software_versions=(long_string(f"limner {record.version}"), long_string(model_version(record))),
+        software_versions=[long_string(f"limner {record.version}"), model_version(record)],
         contribution_description=long_string(record.use or DISCLAIMER, 1024),
     )
 
@@ -319,15 +325,16 @@ def quiet() -> Generator[None]:
     """Without warnings of pydicom and highdicom, which may quote the header."""
     import logging
 
-    logger = logging.getLogger("highdicom")
-    level = logger.level
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("highdicom", "pydicom"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL)
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)
 
 
 _TIMES: Final = ("ContentDate", "ContentTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture")
@@ -340,6 +347,9 @@ def finish(dataset: "Dataset", originals: Originals) -> None:
     for name, value in zip(_TIMES, (date, time) * 2, strict=True):
         if name in dataset:
             setattr(dataset, name, value)
+    for item in dataset.get("ContributingEquipmentSequence") or ():
+        if item.get("ManufacturerModelName") == "highdicom" and "ContributionDateTime" in item:
+            del item.ContributionDateTime
     if offset := originals.first.get("TimezoneOffsetFromUTC"):
         dataset.TimezoneOffsetFromUTC = offset
     dataset.CodingSchemeIdentificationSequence = coding_schemes()

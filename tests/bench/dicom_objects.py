@@ -10,6 +10,7 @@ dicom3tools); those that the source has as well are not the object's own.
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,12 +70,14 @@ class Shapes:
 
 DCIODVFY = shutil.which("dciodvfy") or sys.exit("dciodvfy must be installed: apt install dicom3tools")
 
+_PLACE = re.compile(r" in \(0x[0-9a-f]{4},0x[0-9a-f]{4}\).*")  # an invalid UID is the source's wherever it stands
+
 
 def errors(path: Path) -> Counter[str]:
     """The errors that dciodvfy finds in a file."""
     done = subprocess.run([DCIODVFY, path], capture_output=True, check=False)
     lines = done.stderr.decode("utf-8", "replace").splitlines()
-    return Counter(line for line in lines if line.startswith("Error"))
+    return Counter(_PLACE.sub("", line) for line in lines if line.startswith("Error"))
 
 
 def say(text: str, file: TextIO = sys.stdout) -> None:

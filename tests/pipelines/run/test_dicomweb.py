@@ -127,6 +127,7 @@ def test_resuming_needs_neither_the_server_nor_the_same_timeout(
     output = limner("run", query, "--model", "none", "--out", run, "--reports", "files-csv,studies-csv", *options)
     assert output.code == 0, output.err
     assert (run / "files.csv").read_bytes() == before
+    assert "web_" not in (run / "manifest.json").read_text()
 
 
 def test_a_cache_that_was_emptied(run: Path, limner: Limner, tmp_path: Path, query: str) -> None:
@@ -339,6 +340,26 @@ def test_a_send_that_is_killed_goes_on(with_objects: Path, limner: Limner, fake_
     assert output.code == 0, output.err
     assert (output.out.count("sent before"), output.out.count(": stored")) == (1, 2)
     assert len(fake_server.paths("POST")) == 4
+
+
+def test_a_fetch_that_is_stopped_ends_at_once_and_goes_on(
+    query: str, limner: Limner, fake_server: Server, making: ModuleType, tmp_path: Path
+) -> None:
+    fake_server.rules.append((f"GET .*/({making.uid(1002)}|{making.uid(1003)})", lambda _: time.sleep(5)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "limner", "info", query], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _until(lambda: sum("/instances/" in path for path in fake_server.paths()) == 3)
+    _until(lambda: len([*(tmp_path / "cache").rglob("*/[0-9a-f]*.dcm")]) == 1)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    assert process.wait(30) == 130
+    assert time.monotonic() - started < 4
+    assert not [*(tmp_path / "cache").rglob(".part-*")]
+    fake_server.rules.clear()
+    asked = len(fake_server.asked)
+    assert limner("info", query).code == 0
+    assert sum("/instances/" in path for path in fake_server.paths()[asked:]) == 2
 
 
 def _until(holds: Callable[[], bool]) -> None:
