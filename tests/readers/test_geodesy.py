@@ -387,23 +387,6 @@ def test_a_short_edge_over_the_antimeridian_is_short() -> None:
     assert densify(over, placement) == over
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*EARTHLY, "by control points"])
-def test_many_geometries_are_densified_as_few_are(name: str) -> None:
-    x, y = (4e5, 3e4, 0.0, 900.0, 0.0, 0.0), (4.1e6, 0.0, -3e4, 0.0, 0.0, 1800.0)
-    warp = Polynomial(TERMS, x, y, (3000.0, 3000.0), 3000.0, 0.1)
-    placement = (
-        PLACEMENTS[name]
-        if name in PLACEMENTS
-        else placed(32618, ((10.0, 0.0, 399960.0), (0.0, -10.0, 4100040.0)), warp)
-    )
-    rng = np.random.default_rng(6)
-    corner, side = rng.uniform(0, 5600, (1100, 2)), rng.choice([6.0, 20.0, 60.0, 200.0, 400.0], (1100, 2))
-    shapes = shapely.box(*corner.T, *(corner + side).T)
-    few = [densify_all(shapes[start : start + 220], placement) for start in range(0, 1100, 220)]
-    assert densify_all(shapes, placement).tolist() == np.concatenate(few).tolist()
-
-
 def test_parts_and_holes_are_densified() -> None:
     ring = shapely.box(0, 0, 9000, 9000).difference(shapely.box(100, 100, 8000, 8000))
     assert isinstance(ring, shapely.Polygon)
