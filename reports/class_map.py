@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import numpy.typing as npt
@@ -49,19 +49,19 @@ class ClassMap:
     """classes-<image id>.tif or .ome.tif: the number of the class of every analysed pixel.
 
     1 is the first of the model's labels, 0 none of them, 255 what was not analysed or has no data. Maps are
-    cloud-optimised GeoTIFFs with a colour table, whose reduced levels have the most frequent class; class names are in
-    `.aux.xml` beside them. Slides are OME-TIFFs with pixel sizes in µm. Pixels are those of the analysis, north-up.
+    cloud-optimised GeoTIFFs with a colour table, whose reduced levels have the most frequent class, with a style for
+    QGIS beside them. Slides are OME-TIFFs with pixel sizes in µm. Pixels are those of the analysis, north-up.
     """
 
     name: str = "class-map"
     on_request: bool = True
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
-        """Write a file per map and slide into `folder`, and the class names of each map."""
+        """Write a file per map and slide into `folder`, and a style per map."""
         omitted = self.omitted(record)
         chosen = [image for image in record.images if image.info.id not in omitted]
         paths = write_per_image(chosen, lambda image: _write(record, image, folder))
-        return [*paths, *(path for one in paths if (path := Path(f"{one}.aux.xml")).exists())]
+        return [*paths, *(style for path in paths if (style := path.with_suffix(".qml")).exists())]
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Studies, images placed by control points, and those whose findings are no areas."""
@@ -98,15 +98,16 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
     path = image_file(folder, "classes-", image.info.id, ".ome.tif" if slide else ".tif")
     with tempfile.TemporaryDirectory(prefix=".limner-", dir=folder) as temporary:
         grid, classes = _rasterised(image, labels, Path(temporary))
-        about = {"use": record.use, "model": dict(record.model), "limner": record.version}
+        names = {NONE: "none", **dict(enumerate(labels, 1)), NODATA: "not analysed or no data"}
+        about = {"use": record.use, "model": dict(record.model), "limner": record.version, "classes": names}
         if slide:
             with atomic_path(path) as part:
-                _write_slide(part, grid, image.info.placement, classes, labels, about)
+                _write_slide(part, grid, image.info.placement, classes, about)
             return path
         with atomic_path(path) as part:
             _write_map(part, grid, image.info.placement, classes, [rgb(palette[label]) for label in labels], about)
-        with atomic_path(Path(f"{path}.aux.xml")) as part:
-            part.write_text(_category_names(labels), encoding="utf-8")
+        with atomic_path(path.with_suffix(".qml")) as part:
+            part.write_text(_qgis_style(labels, [palette[label] for label in labels]), encoding="utf-8")
     return path
 
 
@@ -211,28 +212,29 @@ def _text(value: object) -> str:
     return clean_text(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
 
 
-def _category_names(labels: Sequence[str]) -> str:
-    """GDAL's auxiliary file with the class names of the first band, as QGIS shows them."""
-    names = "".join(f"<Category>{escape(clean_text(name))}</Category>" for name in ("none", *labels))
-    return f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n'
+def _qgis_style(labels: Sequence[str], colours: Sequence[str]) -> str:
+    """A style with names and colours of the classes, which QGIS uses for the raster beside it."""
+    entries = "".join(
+        f'<paletteEntry value="{number}" color="{colour}" alpha="255" label={quoteattr(clean_text(label))}/>'
+        for number, (label, colour) in enumerate(zip(labels, colours, strict=True), 1)
+    )
+    renderer = f'<rasterrenderer type="paletted" band="1" opacity="1"><colorPalette>{entries}</colorPalette>'
+    return f"<qgis><pipe>{renderer}</rasterrenderer></pipe></qgis>\n"
 
 
-def _write_slide(
-    path: Path, grid: Grid, placement: Placement, classes: Classes, labels: Sequence[str], about: Mapping[str, Any]
-) -> None:
+def _write_slide(path: Path, grid: Grid, placement: Placement, classes: Classes, about: Mapping[str, Any]) -> None:
     """Write a pyramidal OME-TIFF, whose levels are in SubIFDs."""
     import tifffile
 
     (x, *_), (_, y, _) = placement.matrix[:2]
-    (across, down), numbers = grid.scale, {str(number): label for number, label in enumerate(labels, 1)}
+    across, down = grid.scale
     levels = [classes]
     while max(levels[-1].shape) > 2 * _SMALLEST:
         levels.append(most_frequent(levels[-1]))
-    description = _text({**about, "classes": {"0": "none", **numbers, "255": "not analysed or no data"}})
     metadata = {
         "axes": "YX",
         "Name": "classes",
-        "Description": description,
+        "Description": _text(about),
         "PhysicalSizeX": x * across,
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": y * down,

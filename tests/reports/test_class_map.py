@@ -1,10 +1,12 @@
 """Class maps: the raster has the class of every analysed pixel, where the outlines have it."""
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ from limner.reports.writer import ImageRecord, PartlyWrittenError, Record
 Classes = npt.NDArray[np.uint8]
 Masks = dict[int, npt.NDArray[np.bool_]]
 LABELS = ("water", "land", "cloud")
+NODATA = {"255": "not analysed or no data"}
 UTM = parse_crs("EPSG:32618").to_wkt()
 MAP = Placement(((10.0, 0.0, 5e5), (0.0, -10.0, 4e6)), "m", UTM)
 SLIDE = Placement(((0.5, 0.0, 0.0), (0.0, 0.25, 0.0)), "um")
@@ -132,19 +135,25 @@ def test_a_map_is_a_cloud_optimised_geotiff_with_colours_and_names(tmp_path: Pat
     classes = random_classes(grid, block=35, noise=0.0)
     record = record_of(grid, traced(classes, grid), MAP, cut_regions(grid, tile=512, hd_num=4))
     paths = ClassMap().write(record, tmp_path)
-    assert [path.name for path in paths] == ["classes-a.tif", "classes-a.tif.aux.xml"]
+    assert [path.name for path in paths] == ["classes-a.tif", "classes-a.qml"]
     with rasterio.open(paths[0]) as raster:
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert raster.overviews(1) == [2, 4, 8]
         assert raster.nodata == 255
         assert {number: raster.colormap(1)[number] for number in (1, 2)} == {1: (0, 0, 255, 255), 2: (0, 255, 0, 255)}
         assert raster.tags()["USE"].startswith("Research use only.")
+        assert json.loads(raster.tags()["CLASSES"]) == {"0": "none", "1": "water", "2": "land", "3": "cloud", **NODATA}
         assert (raster.read(1) == classes).all()
     with rasterio.open(paths[0], overview_level=0) as raster:
         reduced = raster.read(1)
     four = np.stack([classes[y::2, x::2] for y in (0, 1) for x in (0, 1)])
     assert ((four == reduced).sum(axis=0) == np.stack([(four == k).sum(axis=0) for k in range(4)]).max(axis=0)).all()
-    assert "<Category>none</Category><Category>water</Category>" in paths[1].read_text()
+    entries = [entry.attrib for entry in ElementTree.parse(paths[1]).iter("paletteEntry")]
+    assert [(entry["value"], entry["label"], entry["color"]) for entry in entries] == [
+        ("1", "water", "#0000ff"),
+        ("2", "land", "#00ff00"),
+        ("3", "cloud", "#cccccc"),
+    ]
 
 
 def test_a_slide_is_an_ome_tiff_with_its_pixel_size(tmp_path: Path) -> None:
