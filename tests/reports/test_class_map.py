@@ -2,11 +2,11 @@
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -148,12 +148,8 @@ def test_a_map_is_a_cloud_optimised_geotiff_with_colours_and_names(tmp_path: Pat
         reduced = raster.read(1)
     four = np.stack([classes[y::2, x::2] for y in (0, 1) for x in (0, 1)])
     assert ((four == reduced).sum(axis=0) == np.stack([(four == k).sum(axis=0) for k in range(4)]).max(axis=0)).all()
-    entries = [entry.attrib for entry in ElementTree.parse(paths[1]).iter("paletteEntry")]
-    assert [(entry["value"], entry["label"], entry["color"]) for entry in entries] == [
-        ("1", "water", "#0000ff"),
-        ("2", "land", "#00ff00"),
-        ("3", "cloud", "#cccccc"),
-    ]
+    entries = re.findall(r'value="(\d)" color="(#\w{6})" alpha="255" label="(\w+)"', paths[1].read_text())
+    assert entries == [("1", "#0000ff", "water"), ("2", "#00ff00", "land"), ("3", "#cccccc", "cloud")]
 
 
 def test_a_slide_is_an_ome_tiff_with_its_pixel_size(tmp_path: Path) -> None:
