@@ -39,6 +39,7 @@ from ...reports.writer import (
     Writer,
 )
 from ..progress import EventHandler, Reporting
+from .analysed import analysed_cores
 from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY
@@ -359,6 +360,7 @@ def _image_record(
         roi=plan.area,
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
+        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original),
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
         forced=plan.forced,
