@@ -31,7 +31,7 @@ from .slice_choice import SliceChoice
 HD_NUM = range(1, 66)
 """Allowed numbers of tiles in a region. 65 is the largest with which 4KHD was evaluated."""
 
-PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options", "reference")
+PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options", "reference", "crosswalk")
 """Settings that may name files, whose names may contain any bytes."""
 
 NEUTRAL = (
@@ -157,6 +157,10 @@ class Settings(BaseModel):
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
     """
+    crosswalk: Text = ""
+    """CSV file of pseudonyms of your own for paths and UIDs of slides and studies, with the columns original and
+    pseudonym, and kind where needed. Others are replaced as ever.
+    """
     reader_options: Options = Field(default_factory=dict)
     """Options of the readers, such as window=40,400; `limner plugins` lists them."""
     model_options: Options = Field(default_factory=dict)
@@ -184,8 +188,8 @@ class Settings(BaseModel):
     Default: no limit.
     """
     reports: Texts = ()
-    """Kinds of reports to write. Default: all but dicom-…. To name one of these is to ask for objects that identify the
-    patient: they hold the name, and the originals' UIDs and dates.
+    """Kinds of reports to write. Default: all but class-map and dicom-…. To name a dicom-… report is to ask for objects
+    that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: Texts = ()
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
@@ -237,6 +241,13 @@ class Settings(BaseModel):
     def _check_slices(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         SliceChoice.parse(value)
         return value
+
+    @model_validator(mode="after")
+    def _check_crosswalk(self) -> Self:
+        if self.crosswalk and self.names == "show":
+            rule, remedy = "must not be given where names are shown", "Leave out --crosswalk or --names show"
+            raise RequestError("crosswalk", rule, remedy=remedy)
+        return self
 
     @model_validator(mode="after")
     def _check_whole(self) -> Self:

@@ -81,6 +81,10 @@ class Keywords(TypedDict, total=False):
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
     """
+    crosswalk: str | os.PathLike[str] | None
+    """CSV file of pseudonyms of your own for paths and UIDs of slides and studies, with the columns original and
+    pseudonym, and kind where needed. Others are replaced as ever.
+    """
     reader_options: Mapping[str, str | float | Sequence[str | float]] | None
     """Options of the readers, such as window=40,400; `limner plugins` lists them."""
     model_options: Mapping[str, str | float | Sequence[str | float]] | None
@@ -108,8 +112,8 @@ class Keywords(TypedDict, total=False):
     Default: no limit.
     """
     reports: str | Sequence[str] | None
-    """Kinds of reports to write. Default: all but dicom-…. To name one of these is to ask for objects that identify the
-    patient: they hold the name, and the originals' UIDs and dates.
+    """Kinds of reports to write. Default: all but class-map and dicom-…. To name a dicom-… report is to ask for objects
+    that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or

@@ -3,7 +3,7 @@
 HMAC-SHA256 under a secret key: its owner can test a guess, nobody can invert it. The key comes from a file or from the
 environment. A run without one makes a random key and keeps it in its folder, readable by its owner only, so that it can
 be resumed with the same names while two runs cannot be linked. Other commands without one use a random key of their
-process.
+process. A project's own pseudonyms come first: see `crosswalk`.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import Field
 
+from .crosswalk import Crosswalk, read_crosswalk
 from .errors import LimnerError, RequestError
 from .files import absolute, read_file, resolved
 from .options import Options
@@ -49,6 +50,7 @@ class NameOptions(Options):
         description="Whether people's names are replaced by pseudonyms; `--names show` sets it.",
     )
     key_file: str = Field(default="", description="The file of a secret key for pseudonyms, of at least 16 bytes.")
+    crosswalk: str = Field(default="", description="The file of pseudonyms of your own; `--crosswalk` sets it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +60,36 @@ class Pseudonyms:
     key: bytes = field(repr=False)
     show: bool = False
     """Whether names stay as they are, because the user asked for it."""
+    crosswalk: Crosswalk = field(default_factory=Crosswalk)
+    """Pseudonyms that are used instead of those under the key."""
 
     @classmethod
     def of(cls, options: NameOptions) -> Self:
         """Use the key file, else the environment's `LIMNER_PSEUDONYM_KEY`, else a random key of this process.
 
-        Raises `RequestError` for a weak or unreadable key.
+        Raises `RequestError` for a weak or unreadable key, and for an invalid crosswalk.
         """
         show = options.names == "show"
+        own = read_crosswalk(options.crosswalk) if options.crosswalk else Crosswalk()
         if options.key_file:
             try:
                 key = read_file(options.key_file, max_bytes=_MAX_KEY_BYTES, regular=True).strip()
             except OSError as error:
                 rule, remedy = "must name a readable file", "Check its path and permissions"
                 raise RequestError("option key_file", rule, value=str(error.strerror), remedy=remedy) from None
-            return cls(check_key(key, "the key in option key_file"), show)
+            return cls(check_key(key, "the key in option key_file"), show, own)
         stated = os.environ.get(KEY_VARIABLE, "").encode()
-        return cls(check_key(stated, f"the key in {KEY_VARIABLE}") if stated else _PROCESS_KEY, show)
+        return cls(check_key(stated, f"the key in {KEY_VARIABLE}") if stated else _PROCESS_KEY, show, own)
 
-    def uid(self, uid: str) -> str:
-        """Replace a DICOM UID: `2.25.` and a 128-bit number (PS3.5 B.2; the UUID is of version 8, RFC 9562)."""
+    def uid(self, uid: str, kind: str = "") -> str:
+        """Replace a DICOM UID: `2.25.` and a 128-bit number (PS3.5 B.2; the UUID is of version 8, RFC 9562).
+
+        `kind` is study, series or instance where the crosswalk may have it.
+        """
         if self.show:
             return uid
+        if own := self.crosswalk.uid(uid, kind):
+            return own
         number = int.from_bytes(_digest(self.key, "uid", uid)[:16], "big")
         number = number & ~(0xF << 76) | (8 << 76)
         number = number & ~(0x3 << 62) | (2 << 62)
@@ -90,6 +100,12 @@ class Pseudonyms:
         """Whether the key is lost when this process ends, and the pseudonyms with it."""
         return self.key == _PROCESS_KEY
 
+    @property
+    def crosswalk_id(self) -> str:
+        """A name of the crosswalk's content, which tells nothing of it without the key; "" without a crosswalk."""
+        content = self.crosswalk.content
+        return f"crosswalk-{_digest(self.key, 'crosswalk', content).hex()[:16]}" if content else ""
+
     def path(self, path: str) -> str:
         """Replace a path: `file-` and 16 hexadecimal digits, with the suffix if it is that of a known format.
 
@@ -99,7 +115,7 @@ class Pseudonyms:
 
     def name(self, text: str) -> str:
         """Replace a text that holds a name, as `path` does, but whatever the working directory is."""
-        return text if self.show else _name(self.key, text)
+        return text if self.show else self.crosswalk.path(text) or _name(self.key, text)
 
 
 def _digest(key: bytes, kind: str, text: str) -> bytes:

@@ -106,13 +106,15 @@ def info_command(
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
     from ..describe import scanned_json, scanned_text
     from ..run.execute import check_options
-    from ..run.redaction import scan_with_redaction
+    from ..run.redaction import scan_with_redaction, unmatched_entries
     from ..run.windows import with_visibility_note
 
     check_options(settings)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)
+    if unmatched := unmatched_entries(settings, found, redactor):
+        print_message(unmatched)
     noted = (replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found)
     scanned = [redactor.scanned(row) for row in noted]
     text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)
@@ -169,20 +171,48 @@ def report_command(
 @add_command(app, "reveal")
 def reveal_command(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    *,
     out: Annotated[
-        str, typer.Option("--out", metavar="FILE", help="The table to write. Default: RUN-names.csv, beside the run.")
+        str,
+        typer.Option("--out", metavar="FILE", help="Default: RUN-names.csv or RUN-matched.csv, beside the run."),
     ] = "",
     key_file: Annotated[
         str, typer.Option("--key-file", metavar="FILE", help="The key of the run, unless it is in its folder.")
     ] = "",
+    crosswalk: Annotated[
+        str, typer.Option("--crosswalk", metavar="FILE", help="The crosswalk of the run, where it has been moved.")
+    ] = "",
+    join: Annotated[
+        str,
+        typer.Option("--join", metavar="FILE", help="CSV export of a PACS or worklist to join to a table of the run."),
+    ] = "",
+    on: Annotated[
+        str, typer.Option("--on", metavar="COLUMN", help="The export's column of UIDs of studies, series or instances.")
+    ] = "StudyInstanceUID",
+    table: Annotated[
+        str, typer.Option("--table", metavar="NAME", help="The CSV report to join: findings, studies, slices, ….")
+    ] = "findings",
 ) -> None:
-    """Write the names behind the pseudonyms of a run to a CSV table: personal data, for you only."""
-    from ..run.reveal import reveal, write_revealed
+    """Write the names behind a run's pseudonyms to a CSV table, or join it to an export: personal, for you only."""
+    from ..run.matching import match_export
+    from ..run.reveal import check_private, reveal, write_revealed
 
-    path = Path(out or f"{Path(run_folder).resolve()}-names.csv")
-    rows = reveal(Path(run_folder), key_file)
-    write_revealed(rows, path)
+    folder = Path(run_folder)
+    path = Path(out or f"{folder.resolve()}-{'matched' if join else 'names'}.csv")
+    check_private(path)
+    rows = reveal(folder, key_file, crosswalk)
     missing = Counter(f"{row.kind}: {row.missing}" for row in rows if row.missing)
+    if join:
+        matched = match_export(folder, rows, Path(join), on=on, table=table, out=path)
+        counts = (
+            (matched.rows, f"of {table}.csv matched"),
+            (matched.run_only, f"of {table}.csv without a row in the export: match is 'run only'"),
+            (matched.export_only, f"of the export without one in {table}.csv: match is 'export only'"),
+        )
+        for count, what in counts:
+            print_message(f"{plural(count, 'row')} {what}")
+    else:
+        write_revealed(rows, path)
     for reason, count in missing.items():
         print_message(visible(f"{plural(count, 'name')} missing. {reason}"))
     print_message("The table is personal data. Only you can read it; do not pass it on with the reports.")
@@ -197,15 +227,17 @@ def send_command(
     settings: "Settings",
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="dicomweb:URL", help="The server, such as dicomweb:https://HOST/dicom-web.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="dicomweb:URL",
+            help="The server, such as dicomweb:https://HOST/dicom-web. Its options are reader options: "
+            "web_user_variable and web_password_variable, or web_token_variable, name environment variables.",
+        ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent; contact nothing.")] = False,
 ) -> None:
-    """Send the DICOM objects among the reports of a run to a DICOMweb server, each once, with a receipt.
-
-    Options of the server, such as web_token_variable, are reader options. Nothing else is sent, and no other host is
-    contacted. Receipts are in sent.jsonl in the run folder, for you only.
-    """
+    """Send the DICOM objects of a run to a DICOMweb server, each once, with a receipt in its sent.jsonl."""
     from ...readers.dicomweb.options import WebOptions
     from ...readers.options import parse_options
     from ..run.send import send

@@ -33,7 +33,15 @@ from .memory import Division, Headroom, cache_limit, divide, memory_limit, relea
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .objects import write_run_reports
 from .plan import NO_MODEL, Plan, make_plan, reader_options
-from .redaction import Redactor, keep_refused, key_for, scan_with_redaction, where_names_are, write_sources
+from .redaction import (
+    Redactor,
+    keep_refused,
+    key_for,
+    scan_with_redaction,
+    unmatched_entries,
+    where_names_are,
+    write_sources,
+)
 from .reporting import load_writers, read_record, record_in_memory
 from .run_folder import RunFolder, as_store_errors, check_folder
 from .tiling_check import TilingCheck, check_tiling
@@ -96,7 +104,16 @@ def prepare(
     """
     check_options(settings)
     _limit_caches(settings)
-    return _prepare(settings, *scan_with_redaction(settings, key), only_plan=only_plan, on_event=on_event)
+    scanned, redactor = scan_with_redaction(settings, key)
+    _tell_unmatched(settings, scanned, redactor, on_event)
+    return _prepare(settings, scanned, redactor, only_plan=only_plan, on_event=on_event)
+
+
+def _tell_unmatched(
+    settings: Settings, scanned: Sequence[ScannedFile], redactor: Redactor, on_event: EventHandler
+) -> None:
+    if text := unmatched_entries(settings, scanned, redactor):
+        on_event(Message(text))
 
 
 def _prepare(
@@ -169,6 +186,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     _limit_caches(settings)
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
+        _tell_unmatched(settings, scanned, redactor, on_event)
         scratch = Path(temporary)
         draws = not settings.reports or OVERVIEW_REPORT in settings.reports
         try:

@@ -241,10 +241,13 @@ def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
 
     `key` is the path of a key file for pseudonyms.
     """
-    if "names" in settings.reader_options:
-        raise RequestError("setting reader_options.names", "must be given as names", remedy="Give --names show")
+    for name, example in (("names", "--names show"), ("crosswalk", "--crosswalk FILE")):
+        if name in settings.reader_options:
+            rule, remedy = f"must be given as {name}", f"Give {example}"
+            raise RequestError(f"setting reader_options.{name}", rule, remedy=remedy)
     known = known_options(settings.reader or None)
     implied = {"names": "show" if settings.names == "show" else "hide"} | ({"key_file": key} if key else {})
+    implied |= {"crosswalk": settings.crosswalk} if settings.crosswalk else {}
     return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
 
 

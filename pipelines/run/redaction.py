@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from ...model.finding import Result
+from ...readers.crosswalk import read_crosswalk
 from ...readers.errors import LimnerError
 from ...readers.files import absolute, parse_json, read_file, write_atomic
 from ...readers.image import ImageInfo
@@ -42,6 +43,7 @@ TEMPORARY = (
     "Names of slides and studies are replaced by pseudonyms of this command only. To have the same ones every time, "
     f"give --reader-options key_file=FILE or set {KEY_VARIABLE}; --names show shows the names."
 )
+_UNMATCHED = 20  # lines of a crosswalk that are named
 _PATH_OPTIONS = ("key_file", "spacing_csv")  # reader options that are paths
 
 
@@ -65,14 +67,18 @@ class Redactor:
         """
         if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
-        pseudonyms = Pseudonyms.of(NameOptions(names="hide", key_file=options.get("key_file", "")))
-        paths = [*settings.inputs, settings.area, *vector_files(settings.area), settings.schema_file]
+        given = {"key_file": options.get("key_file", ""), "crosswalk": settings.crosswalk}
+        pseudonyms = Pseudonyms.of(NameOptions(names="hide", **given))
+        paths = [*settings.inputs, settings.schema_file]
+        paths += [settings.area, *vector_files(settings.area)]
         paths += [path for text in settings.reference for path in (text, text.partition("=")[2])]
         paths += [settings.reader_options.get(option, "") for option in _PATH_OPTIONS]
         paths += further
         for row in scanned:
             paths += [row.path, *(path for info in row.infos for path in _paths(info))]
         found = {path: pseudonyms.path(path) for path in filter(None, paths)}
+        if settings.crosswalk:
+            found[settings.crosswalk] = pseudonyms.crosswalk_id
         originals = {pseudonym: absolute(path) for path, pseudonym in found.items()}
         redactor = cls(pseudonyms, _replacements(found), originals)
         parts = sorted({info.part for row in scanned for info in row.infos})
@@ -107,6 +113,7 @@ class Redactor:
         changes = {
             "inputs": tuple(self.path(path) for path in settings.inputs),
             "area": self.path(settings.area),
+            "crosswalk": "" if self.pseudonyms is None else self.pseudonyms.crosswalk_id,
             "schema_file": self.path(settings.schema_file),
             "reader_options": {key: self.path(value) if key in _PATH_OPTIONS else value for key, value in options},
             "names": "show" if settings.names == "show" else "hide",  # as in all that is written
@@ -159,10 +166,28 @@ def scan_with_redaction(
     `key` is the path of a key file for pseudonyms, `further` paths are redacted too. Raises `RequestError`.
     """
     options = reader_options(settings, key)
+    if settings.crosswalk:
+        read_crosswalk(settings.crosswalk)  # before anything is scanned, also where nothing is personal
     scanned = scan_inputs(settings, options)
     redactor = Redactor.of(settings, scanned, options, further)
     redact_output(redactor, settings.names)
     return scanned, redactor
+
+
+def unmatched_entries(settings: Settings, scanned: Sequence[ScannedFile], redactor: Redactor) -> str:
+    """A sentence on the entries of the crosswalk that match nothing in the inputs, by line; "" where all do."""
+    if not settings.crosswalk:
+        return ""
+    lines = read_crosswalk(settings.crosswalk).lines
+    infos = [info for row in scanned for info in row.infos]
+    used = {*redactor.originals, *(info.study for info in infos), *(dict(one.facts).get("series_uid") for one in infos)}
+    used |= {plane.name for info in infos for plane in info.planes}
+    unused = [line for pseudonym, line in lines.items() if pseudonym not in used]
+    if not unused:
+        return ""
+    shown = ", ".join(map(str, unused[:_UNMATCHED])) + (", …" if len(unused) > _UNMATCHED else "")
+    entries = "entry" if len(lines) == 1 else "entries"
+    return f"{len(unused)} of {len(lines)} {entries} of the crosswalk match nothing in the inputs: lines {shown}."
 
 
 def redact_output(redactor: Redactor, names: str) -> None:

@@ -6,6 +6,7 @@ again, and matched under the run's key.
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from ...reports.csv_safety import csv_cell
 from .redaction import read_sources
 from .run_folder import MANIFEST, SOURCES, as_store_errors, encode_json, read_manifest
 
+_CROSSWALK = re.compile(r"crosswalk-[0-9a-f]{16}")
 GONE = "its files are no longer where the run read them"
 
 
@@ -38,11 +40,12 @@ class RevealedName:
     """Why there is no original."""
 
 
-def reveal(folder: Path, key_file: str = "") -> list[RevealedName]:
+def reveal(folder: Path, key_file: str = "", crosswalk: str = "") -> list[RevealedName]:
     """The names of a run, also of one that was refused: files first, then studies, series and instances.
 
-    `key_file` is needed where the run's key is neither in its folder nor in the environment. Raises `RequestError`
-    where the folder holds no pseudonyms or the key is another one, `StoreError` where it is damaged.
+    `key_file` is needed where the run's key is neither in its folder nor in the environment, `crosswalk` where that of
+    the run has been moved. Raises `RequestError` where the folder holds no pseudonyms, or the key or the crosswalk is
+    another one, `StoreError` where it is damaged.
     """
     sources = read_sources(folder)
     manifest = read_manifest(folder) if (folder / MANIFEST).exists() or not sources else {}
@@ -51,7 +54,7 @@ def reveal(folder: Path, key_file: str = "") -> list[RevealedName]:
     if manifest.get("config", {}).get("names") == "show" or not (sources or infos):
         remedy = "Its names are shown in its own files, such as files.csv"
         raise RequestError(str(folder), "must be a run whose names are pseudonyms", remedy=remedy)
-    pseudonyms = _key(folder, manifest, sources, key_file)
+    pseudonyms = _key(folder, manifest, sources, key_file, crosswalk)
     images = _images(manifest, infos)
     missing = "" if sources else f"{SOURCES} is gone"
     names = {**dict.fromkeys(images, ""), **sources}
@@ -63,18 +66,22 @@ def reveal(folder: Path, key_file: str = "") -> list[RevealedName]:
     )
 
 
-def write_revealed(rows: list[RevealedName], path: Path) -> None:
-    """Write the table as CSV, readable by its owner only.
-
-    Raises `RequestError` where the file exists or would lie in a run folder, which is passed on with its reports, and
-    `StoreError` where it cannot be written.
-    """
+def check_private(path: Path) -> None:
+    """Raise `RequestError` where a file exists or would lie in a run folder, which is passed on with its reports."""
     for above in path.resolve().parents:
         if any((above / name).exists() for name in (MANIFEST, SOURCES)):
             rule, remedy = "must lie outside of run folders, since reports are passed on", "Give another --out"
             raise RequestError(str(path), rule, value=f"a file in {above}", remedy=remedy)
     if path.is_symlink() or path.exists():
         raise RequestError(str(path), "must be a new file", remedy="Remove it, or give another --out")
+
+
+def write_revealed(rows: list[RevealedName], path: Path) -> None:
+    """Write the table as CSV, readable by its owner only.
+
+    Raises `RequestError` as `check_private` does, and `StoreError` where it cannot be written.
+    """
+    check_private(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(field.name for field in fields(RevealedName))
@@ -83,15 +90,24 @@ def write_revealed(rows: list[RevealedName], path: Path) -> None:
         write_atomic(path, encode_json(text.getvalue()), private=True)
 
 
-def _key(folder: Path, manifest: Mapping[str, Any], sources: Mapping[str, str], key_file: str) -> Pseudonyms:
-    """The run's key. Raises `RequestError` where there is none, or it gives other pseudonyms."""
+def _key(
+    folder: Path, manifest: Mapping[str, Any], sources: Mapping[str, str], key_file: str, crosswalk: str
+) -> Pseudonyms:
+    """The run's key and crosswalk. Raises `RequestError` where one is missing, or gives other pseudonyms."""
     stated = manifest.get("config", {}).get("reader_options", {}).get("key_file", "")
     candidates = [key_file] if key_file else [str(folder / KEY_FILE), sources.get(stated, "")]
     found = next((path for path in candidates if path and (key_file or Path(path).is_file())), "")
-    pseudonyms = Pseudonyms.of(NameOptions(key_file=found))
+    used = manifest.get("config", {}).get("crosswalk", "") or next(filter(_CROSSWALK.fullmatch, sources), "")
+    own = crosswalk or sources.get(used, "")
+    if used and not (own and (crosswalk or Path(own).is_file())):
+        raise RequestError(f"the crosswalk of {folder}", "must be given", remedy="Give --crosswalk FILE as for the run")
+    pseudonyms = Pseudonyms.of(NameOptions(key_file=found, crosswalk=own if used else ""))
     rule, remedy = "must be given", f"Give --key-file FILE or set {KEY_VARIABLE} as for the run"
     if pseudonyms.temporary:
         raise RequestError(f"the key of {folder}", rule, remedy=remedy)
+    if used and pseudonyms.crosswalk_id != used:
+        remedy = "Give --crosswalk FILE and the key as for the run"
+        raise RequestError(f"the crosswalk of {folder}", "must be that of the run", value="another one", remedy=remedy)
     if sources and not any(key in {pseudonyms.path(path), pseudonyms.name(path)} for key, path in sources.items()):
         raise RequestError(f"the key of {folder}", "must be that of the run", value="another one", remedy=remedy)
     return pseudonyms
@@ -115,8 +131,8 @@ def _read_again(manifest: Mapping[str, Any], sources: Mapping[str, str], pseudon
     present = [path for path in present if not path.startswith(DICOMWEB)]  # no server is asked again
     present += sorted({str(Path(path).parent) for path in sources.values() if is_fetched(path) and Path(path).exists()})
     infos = [info for row in scan(present, {"names": "show"}) for info in row.infos if info.kind == "study"]
-    uids = {uid for info in infos for uid in _uids(info).values()}
-    return {pseudonyms.uid(uid): uid for uid in uids}
+    uids = {(kind, uid) for info in infos for (kind, _), uid in _uids(info).items()}
+    return {pseudonyms.uid(uid, kind): uid for kind, uid in uids}
 
 
 def _uids(info: ImageInfo) -> dict[tuple[str, int], str]:

@@ -176,11 +176,11 @@ class _ClearNames:
         """Compare a run with what today's formats say of its files."""
         if manifest["config"].get("names") == "show":
             return cls((), {}, {}, ())
-        known, labels = readers(), dict[str, str]()
+        known, labels, own = readers(), dict[str, str](), bool(manifest["config"].get("crosswalk"))
         paths: dict[str, None] = {}
         ids: list[str] = []
         for info in images:
-            clear = [path for path in (info.uri, *info.files) if not _PSEUDONYM.fullmatch(path)]
+            clear = [path for path in (info.uri, *info.files) if not _is_hidden(path, own=own)]
             found = _format_of(sources.get(info.uri, info.uri))
             if clear and (info.personal or (found is not None and found.personal)):
                 paths |= dict.fromkeys(clear)
@@ -188,7 +188,7 @@ class _ClearNames:
             if found is not None and found.strict and not found.read_by(info.reader, known.get(info.reader)):
                 labels[info.id] = f"it was read by {info.reader}, which does not read {found.name}"
         for row in manifest["files"]:
-            found = None if _PSEUDONYM.fullmatch(row["path"]) else _format_of(row["path"])
+            found = None if _is_hidden(row["path"], own=own) else _format_of(row["path"])
             if found is not None and found.personal:
                 paths[row["path"]] = None
         return cls(tuple(paths), labels, {key: path for key, path in sources.items() if key != path}, tuple(ids))
@@ -220,6 +220,11 @@ class _ClearNames:
             yield Verified("fault", "names", f"{path.name} holds the name of a slide or study: do not pass it on")
         if not clear and (self.hidden or self.paths):
             yield Verified("right", "names", f"none of {len(self.hidden)} names is in any file but {SOURCES}")
+
+
+def _is_hidden(path: str, *, own: bool) -> bool:
+    """Whether a path is a pseudonym; with a crosswalk of the user's `own`, any name without a folder is one."""
+    return bool(_PSEUDONYM.fullmatch(path)) or (own and "/" not in path)
 
 
 def _format_of(path: str) -> Format | None:

@@ -49,7 +49,7 @@ def image_info(
     files = tuple(sorted({str(split_member(one.file.source)[0]) for one in stack.slices}))
     shown = ShownWindows() if first.file.is_colour else choose_windows(stack, window, tables, suv=suv)
     inverted = metadata.photometric == "MONOCHROME1"
-    study = names.uid(first.file.study)
+    study = names.uid(first.file.study, "study")
     grey = Channel("grey", dtype="float32", quantity=SUV if suv else metadata.quantity)
     facts = {
         **_header_facts(stack, names),
@@ -89,7 +89,7 @@ def _plane(one: Slice, placement: Placement, names: Pseudonyms, values: tuple[tu
         placement=placement,
         source=one.file.source,
         frame=one.frame,
-        name=names.uid(one.file.sop),
+        name=names.uid(one.file.sop, "instance"),
         position_mm=None if normal is None else round(float(normal @ np.asarray(one.own.position)), 6),
         instance=one.metadata.instance,
         values=values,
@@ -141,7 +141,7 @@ def _suv_notes(stack: Stack) -> list[str]:
 def _header_facts(stack: Stack, names: Pseudonyms) -> dict[str, str]:
     first, metadata = stack.first, stack.first.metadata
     return {
-        "series_uid": names.uid(first.file.series),
+        "series_uid": names.uid(first.file.series, "series"),
         "modality": metadata.modality,
         "body_part": metadata.body_part,
         "laterality": metadata.laterality,
