@@ -106,6 +106,14 @@ def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch 
     return values(native, valid), valid
 
 
+def read_core_mask(
+    image: Image, region: Region, spec: InputSpec, *, stretch: Stretch | None = None, roi: BaseGeometry | None = None
+) -> Mask:
+    """Where the core (H, W) of a region is valid and in the region of interest. Raises as `read_view` does."""
+    _, valid = read_canvas(image, region, spec, stretch)
+    return valid[core_window(region)] & roi_mask(region, roi)
+
+
 def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
     """Native pixels (H, W, C) of a region, upright, and where they are valid (H, W)."""
     turned = region.grid.orientation

@@ -22,6 +22,7 @@ from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from ..readers import geodesy
+from ..readers.densify import densify_all
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from .measures import Numbers, Shapes, lonlat
@@ -53,7 +54,7 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
         )
     dense = _without_long_edges(geometries, _STEP_M / max(ground)) if ground else geometries
     dense = shapely.orient_polygons(dense, exterior_cw=_mirrors(placement, points))
-    dense = geodesy.densify_all(dense, placement)
+    dense = densify_all(dense, placement)
 
     points, owner = shapely.get_coordinates(dense, return_index=True)
     degrees = lonlat(placement, points)
@@ -71,7 +72,7 @@ def to_crs(geometries: Shapes, placement: Placement) -> Shapes:
     On images placed by ground control points edges are densified first.
     """
     if placement.warp is not None and geodesy.on_earth(placement):
-        geometries = geodesy.densify_all(geometries, placement)
+        geometries = densify_all(geometries, placement)
     pixel = float(np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0).min())
     decimals = 8 - math.floor(math.log10(pixel))  # 1e-8 px: smaller digits are rounding errors, which may vary
     return shapely.orient_polygons(

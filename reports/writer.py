@@ -17,6 +17,7 @@ from ..readers.geometry import Box
 from ..readers.image import ImageInfo, Mask, Pixels
 from ..readers.orientation import UPRIGHT, Orientation
 from ..readers.overview import Montage
+from ..readers.regions import Region
 
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
 
@@ -115,6 +116,10 @@ class ImageRecord:
     label_maps: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None = None
     """Of a stack that was annotated as a volume: the label map (rows, columns) of each slice in order, 0 where there is
     no label, else the number of one of the record's `labels` from 1. Read at each call; None for other images."""
+
+    analysed: Callable[[], Iterator[tuple[Region, Mask | None]]] | None = None
+    """The regions of a map or slide that were analysed, with where their cores (H, W) in grid pixels were: None for all
+    of it. A mask is read from the image again, at each call. Raises `LimnerError` where that cannot be read."""
 
     original: Callable[[], ImageInfo] | None = None
     """The metadata with the real paths of the image's files, for reports that read them again. Raises `LimnerError`

@@ -227,15 +227,17 @@ def send_command(
     settings: "Settings",
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="dicomweb:URL", help="The server, such as dicomweb:https://HOST/dicom-web.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="dicomweb:URL",
+            help="The server, such as dicomweb:https://HOST/dicom-web. Its options are reader options: "
+            "web_user_variable and web_password_variable, or web_token_variable, name environment variables.",
+        ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent; contact nothing.")] = False,
 ) -> None:
-    """Send the DICOM objects among the reports of a run to a DICOMweb server, each once, with a receipt.
-
-    Options of the server, such as web_token_variable, are reader options. Nothing else is sent, and no other host is
-    contacted. Receipts are in sent.jsonl in the run folder, for you only.
-    """
+    """Send the DICOM objects of a run to a DICOMweb server, each once, with a receipt in its sent.jsonl."""
     from ...readers.dicomweb.options import WebOptions
     from ...readers.options import parse_options
     from ..run.send import send

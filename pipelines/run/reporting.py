@@ -39,6 +39,7 @@ from ...reports.writer import (
     Writer,
 )
 from ..progress import EventHandler, Reporting
+from .analysed import analysed_cores
 from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY
@@ -333,7 +334,10 @@ def _image_record(
         info, remedy = restore_paths(plan.info, sources), "Restore the file as it was, or run again into another folder"
         try:
             changed = has_changed(info)
-        except ReadError:  # with its path
+        except ReadError as error:
+            if error.subject == plan.info.id:  # fetched files, of which some are gone
+                raise
+            # others are told with their path
             raise ReadError(plan.info.id, "must still be where the run read it", remedy=remedy) from None
         if changed:
             raise ReadError(plan.info.id, "must not change between the run and its reports", remedy=remedy)
@@ -356,6 +360,7 @@ def _image_record(
         roi=plan.area,
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
+        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original),
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
         forced=plan.forced,

@@ -31,7 +31,7 @@ def write_part(chunks: Iterator[bytes], boundary: str, file: BinaryIO) -> None:
         while (at := buffer.find(mark)) < 0 and len(buffer) <= limit:
             buffer.extend(_next(chunks))
         if at < 0:
-            raise WebError("a message of several parts that is not well formed", retries=1)
+            raise WebError("a message of several parts that is not well formed")
         del buffer[: at + len(mark)]
 
     def ends() -> bool:

@@ -5,7 +5,7 @@ that retrieval and storing are done here.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,7 @@ class WebServer:
     def __init__(self, address: Address, options: WebOptions) -> None:
         self.address = address
         self._session = WebSession(address, options)
-        self._client: Any = DICOMwebClient(address.url, session=self._session)
+        self._client: Any = DICOMwebClient(address.url, session=self._session, permissive_uid=True)
         self._client.set_http_retry_params(retry=False)  # the session does
 
     def abort(self) -> None:
@@ -156,7 +156,7 @@ class WebServer:
         """The results of a search by UID, page after page. Raises `WebError` where there are more than `most`."""
         found: dict[str, Row] = {}
         for _ in range(MAX_PAGES):
-            page = _rows(search(limit=PAGE, offset=len(found)))
+            page = _rows(search(limit=PAGE, offset=len(found)))  # one by one: the first without a UID ends it
             new = {uid: row for row in page if (uid := _uid(row, key)) not in found}
             found |= new
             if len(found) > most:
@@ -174,12 +174,12 @@ class TooManyError(Exception):
         self.count = count
 
 
-def _rows(answer: Any) -> list[Row]:
+def _rows(answer: Any) -> Iterator[Row]:
     """The attributes of results that are used here, shortened: an answer may hold others without end."""
-    rows = cast("list[object]", answer) if isinstance(answer, list) else [None]
-    if not all(isinstance(row, dict) for row in rows):
-        raise WebError("JSON that is no list of DICOM data sets")
-    return [{name: _values(cast("Mapping[str, Any]", row), tag) for name, tag in _TAGS.items()} for row in rows]
+    for row in cast("list[object]", answer) if isinstance(answer, list) else [None]:
+        if not isinstance(row, dict):
+            raise WebError("JSON that is no list of DICOM data sets")
+        yield {name: _values(cast("Mapping[str, Any]", row), tag) for name, tag in _TAGS.items()}
 
 
 def _values(row: Mapping[str, Any], tag: str) -> tuple[str, ...]:

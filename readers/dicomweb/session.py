@@ -40,6 +40,7 @@ CHUNK: Final = 2**18
 JSON_TYPES: Final = ("application/dicom+json", "application/json")
 _RETRIED: Final = (408, 425, 429)  # and all from 500
 _UNWELL: Final = "See the server's own log, then give the same command again: it goes on where it stopped"
+_BROKEN: Final = "Check that the URL is a DICOMweb server's; if it is, tell those who run it"
 _CHECK_URL: Final = "Check the URL, which often ends in /dicom-web"
 
 
@@ -50,12 +51,10 @@ class WebError(Exception):
     one.
     """
 
-    def __init__(
-        self, reason: str, *, remedy: str = _UNWELL, retries: int = 0, wait: float = 0.0, status: int = 0
-    ) -> None:
+    def __init__(self, reason: str, *, remedy: str = "", retries: int = 0, wait: float = 0.0, status: int = 0) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.remedy = remedy
+        self.remedy = remedy or (_UNWELL if retries else _BROKEN)
         self.retries = retries
         self.wait = wait
         self.status = status
@@ -267,7 +266,7 @@ def read_json(answer: Answer, body: bytes) -> Any:
     try:
         return parse_json(body)
     except ValueError:
-        raise WebError("an answer that is no JSON, or a damaged one", retries=1) from None
+        raise WebError("an answer that is no JSON, or a damaged one", remedy=_BROKEN, retries=1) from None
 
 
 def _host_of(location: str) -> str:

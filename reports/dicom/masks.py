@@ -51,7 +51,7 @@ def patches(image: ImageRecord, labels: tuple[str, ...], tile: tuple[int, int] |
                 yield Patch(label, plane, x, y, mask)
         return
     for plane, label_map in enumerate(image.label_maps()):
-        for number in np.flatnonzero(np.bincount(label_map.ravel(), minlength=2)[1:]).tolist():
+        for number in np.flatnonzero(np.bincount(label_map.ravel())[1:]).tolist():
             yield Patch(labels[number], plane, 0, 0, label_map == number + 1)
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,7 +151,10 @@ def check(inputs: Sequence[str], out: Path, reports: Sequence[str]) -> Counter[s
         grouped.setdefault(study, []).append(image.info.id)
         for name in sorted({plane.source for plane in restore_paths(image.info, sources).planes})[:5]:
             path, member = split_member(name)
-            own.setdefault(study, Counter()).update({} if member else errors(path))
+            if member:
+                content, path = zipfile.ZipFile(path).read(member), out / "source.bin"
+                path.write_bytes(content)
+            own.setdefault(study, Counter()).update(errors(path))
     reasons = {name: why for report in run.reports for name, why in report.omitted.items()}
     for study, images in grouped.items():
         cells: list[str] = []

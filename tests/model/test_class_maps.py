@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from limner.model.annotator import InputSpec, View
-from limner.model.class_maps import Averaging, class_map_bytes, class_map_to_polygons, polygonise
+from limner.model.class_maps import Averaging, class_map_bytes, class_map_to_polygons, draw_labels, polygonise
 from limner.model.tiling import TileGrid
 from limner.readers.regions import Grid, cut_regions
 
@@ -57,6 +57,11 @@ def test_polygons_are_the_four_connected_components(data: st.DataObject, shape: 
         assert (classes[within] == patch.value).all()
         covered += within
     assert (covered == wanted).all()
+
+
+def test_without_answers_a_label_map_is_empty() -> None:
+    drawn = draw_labels([], {"a": 1}, (4, 5))
+    assert (drawn.dtype, drawn.tolist()) == (np.int16, [[0] * 5] * 4)
 
 
 def test_an_empty_mask_has_no_polygons() -> None:

@@ -31,8 +31,14 @@ MIN_KILLED = 0.9
 TABLES = tuple(f"reports/test_{name}.py" for name in ("columns", "tables", "studies", "dataframes"))
 CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/raster/test_hostile.py::test_raster_size_is_limited"],
-    "readers/geodesy.py": ["readers/test_geodesy.py", "reports/test_rfc7946.py", "reports/test_geojson.py"],
-    "readers/slide/tissue.py": ["readers/slide/test_tissue.py", "readers/slide/test_padding.py"],
+    "readers/geodesy.py": ["readers/test_geodesy.py", "readers/test_stated_crs.py", "reports/test_rfc7946.py"],
+    "readers/densify.py": [
+        "readers/test_densify.py",
+        "readers/test_geodesy.py",
+        "reports/test_rfc7946.py",
+        "reports/test_geojson.py",
+    ],
+    "readers/slide/tissue.py": [f"readers/slide/test_{name}.py" for name in ("tissue", "tissue_annotation", "padding")],
     "readers/overview.py": [
         "readers/test_overview.py",
         "readers/raster/test_stored_blocks.py",

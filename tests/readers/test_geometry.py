@@ -115,6 +115,12 @@ def test_jacobian(placement: Placement, x: float, y: float) -> None:
         assert np.allclose(warp.jacobian(at)[0, :, axis], slope, rtol=1e-6, atol=1e-6)
 
 
+def test_the_first_coefficients_are_where_a_polynomial_has_its_centre() -> None:
+    x, y = (4e5, 3e4, 0.0, 900.0, 0.0, 0.0), (4.1e6, 0.0, -3e4, 0.0, 0.0, 1800.0)
+    warp = Polynomial(TERMS, x, y, (3000.0, 2000.0), 1000.0, 0.1)
+    assert warp(np.array([[3000.0, 2000.0], [4000.0, 4000.0]])).tolist() == [[4e5, 4.1e6], [430900.0, 4047200.0]]
+
+
 def test_world_coordinates_outside_the_polynomial_are_refused() -> None:
     warp = Polynomial(
         ((0, 0), (1, 0), (0, 1), (2, 0)), (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0), 1.0, 0.0

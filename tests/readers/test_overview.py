@@ -200,7 +200,9 @@ def test_each_plane_of_a_montage_is_in_its_cell(array_image: Make) -> None:
 
     image = Stack(np.zeros((2, 3, 1)))
     montage = Montage((3, 2), (7, 8, 9))
-    found = read_overview(image, limit=100, montage=montage)
+    shares: list[float] = []
+    found = read_overview(image, limit=100, montage=montage, on_progress=shares.append)
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1.0])
     cells = np.array([[7, 8], [9, 0]]).repeat(2, axis=0).repeat(3, axis=1)
     assert found.pixels[..., 0].tolist() == cells.tolist()
     assert found.valid.tolist() == (cells > 0).tolist()

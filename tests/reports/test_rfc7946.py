@@ -9,6 +9,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import geodesy
+from limner.readers.densify import densify
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Placement
 from limner.reports.rfc7946 import bounding_box, part_boxes, to_wgs84
@@ -112,7 +113,7 @@ def test_a_shape_across_the_antimeridian_is_cut(dateline: Placement) -> None:
 
 def test_cuts_equal_those_of_the_antimeridian_package(dateline: Placement) -> None:
     shape = shapely.Polygon([(100, 100), (900, 120), (880, 700), (90, 650)])
-    lonlat = geodesy.to_lonlat(dateline, shapely.get_coordinates(geodesy.densify(shape, dateline)))
+    lonlat = geodesy.to_lonlat(dateline, shapely.get_coordinates(densify(shape, dateline)))
     cut = antimeridian.fix_polygon(shapely.Polygon(lonlat), fix_winding=True, great_circle=False)
     placed = globe(shape, dateline)
     assert placed.symmetric_difference(cut).area < 1e-6 * cut.area

@@ -79,7 +79,7 @@ def in_slice(number: int, x0: float, y0: float, x1: float, y1: float, label: str
 
 
 def test_findings_csv_has_slice_and_patient_coordinates(tmp_path: Path) -> None:
-    (row,) = findings_csv(tmp_path, (stack(), [replace(in_slice(3, 2, 2, 4, 4), text="=evil()")]))
+    (row,) = findings_csv(tmp_path, (stack(), [replace(in_slice(3, 1, 2, 5, 4), text="=evil()")]))
     assert set(OF_STUDIES) <= set(row)
     assert row["text"] == "'=evil()"
     assert "secret" not in (tmp_path / "findings.csv").read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def test_findings_csv_has_slice_and_patient_coordinates(tmp_path: Path) -> None:
     expected = {
         "image": "study1-ct1",
         "name": "study1-ct1",
-        "area_mm2": "2",
+        "area_mm2": "4",
         "study_uid": "2.25.1",
         "series_uid": "2.25.7",
         "sop_uid": "2.25.3",
@@ -95,14 +95,14 @@ def test_findings_csv_has_slice_and_patient_coordinates(tmp_path: Path) -> None:
         "instance_number": "37",
         "slice": "4",
         "slice_position_mm": "6.000",
-        "x0_px": "2.000",
+        "x0_px": "1.000",
         "y0_px": "2.000",
-        "x1_px": "4.000",
+        "x1_px": "5.000",
         "y1_px": "4.000",
         "centre_lps_x_mm": "101.500",
         "centre_lps_y_mm": "203.000",
         "centre_lps_z_mm": "6.000",
-        "bbox_w_mm": "1.000",
+        "bbox_w_mm": "2.000",
         "bbox_h_mm": "2.000",
         "spacing_source": "pixel_spacing",
         "laterality_geometry": "",

@@ -59,7 +59,9 @@ def with_objects(run: Path, making: ModuleType) -> Path:
     for number in range(3):
         number += 50  # noqa: PLW2901 - of its UID
         made = making.image(making.ramp(), sop_class=making.SC, number=number, SeriesInstanceUID=making.uid(9))
-        note_objects(run, [making.save(made, run / f"sc-study1-{number}.dcm")])
+        path = making.save(made, run / f"sc-study1-{number}.dcm")
+        path.chmod(0o600)
+        note_objects(run, [path])
     return run
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -60,6 +61,22 @@ def test_texts_of_results_are_readable_in_any_language(tmp_path: Path) -> None:
     entry = read_entries(tmp_path)["image/1"]
     assert entry.error.startswith("Größe \u2028 ")
     assert (entry.findings, entry.part, entry.row) == (0, None, 0)
+
+
+def test_the_checksum_of_a_manifest_does_not_depend_on_the_order_of_its_keys(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as store:
+        store.write_manifest({"a": {"x": 1, "y": 2}, "b": 3})
+    path = tmp_path / "manifest.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    whole["a"] = dict(reversed(whole["a"].items()))
+    path.write_text(json.dumps(dict(reversed(whole.items()))), encoding="utf-8")
+    assert read_manifest(tmp_path) == {"a": {"x": 1, "y": 2}, "b": 3}
+
+
+def test_a_manifest_holds_no_number_that_json_lacks(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as store, pytest.raises(ValueError, match="JSON compliant"):
+        store.write_manifest({"a": float("nan")})
+    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_the_latest_result_of_a_region_counts(tmp_path: Path) -> None:

@@ -1,0 +1,259 @@
+"""The classes of a segmentation as a raster on the analysed grid: a cloud-optimised GeoTIFF, or an OME-TIFF for slides.
+
+Areas are traced along the edges of analysed pixels, so that drawing the outlines gives back the class of every pixel.
+"""
+# rasterio, tifffile and shapely leave some of their arguments untyped:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+import hashlib
+import json
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from ..model.findings_table import FindingsTable
+from ..model.merged_findings import BATCH, columnar
+from ..readers.errors import ReadError
+from ..readers.files import atomic_path
+from ..readers.geometry import Placement, Points
+from ..readers.regions import Grid, Region
+from .csv_safety import clean_text
+from .measures import all_labels
+from .palette import Palette, rgb
+from .writer import ImageRecord, Record, image_file, write_per_image
+
+Classes = npt.NDArray[np.uint8]
+
+NONE: Final = 0
+"""The value of analysed pixels without a class."""
+
+NODATA: Final = 255
+"""The value of pixels that were not analysed, or have no data."""
+
+_TILE: Final = 512
+_SMALLEST: Final = 256  # px: a level that is smaller has no further one
+_BURNT_AT_ONCE: Final = 20_000  # outlines
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """classes-<image id>.tif or .ome.tif: the number of the class of every analysed pixel.
+
+    1 is the first of the model's labels, 0 none of them, 255 what was not analysed or has no data. Maps are
+    cloud-optimised GeoTIFFs with a colour table, whose reduced levels have the most frequent class, with a style for
+    QGIS beside them. Slides are OME-TIFFs with pixel sizes in µm. Pixels are those of the analysis, north-up.
+    """
+
+    name: str = "class-map"
+    on_request: bool = True
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write a file per map and slide into `folder`, and a style per map."""
+        omitted = self.omitted(record)
+        chosen = [image for image in record.images if image.info.id not in omitted]
+        paths = write_per_image(chosen, lambda image: _write(record, image, folder))
+        return [*paths, *(style for path in paths if (style := path.with_suffix(".qml")).exists())]
+
+    def omitted(self, record: Record) -> Mapping[str, str]:
+        """Studies, images placed by control points, and those whose findings are no areas."""
+        found = {image.info.id: _omission(record, image) for image in record.images}
+        return {name: reason for name, reason in found.items() if reason}
+
+
+def _omission(record: Record, image: ImageRecord) -> str:
+    if image.info.kind == "study":
+        return "it is a study: use nifti or dicom-seg"
+    if image.info.placement.warp is not None:
+        return "it is placed by control points, so its pixels are on no regular grid"
+    if image.analysed is None:
+        return "it is not known which of its pixels were analysed"
+    others = sorted({kind for batch in _batches(image) for kind in batch.kind[~batch.is_area].tolist()})
+    if others:
+        return f"its findings are not areas of pixels, but of the kind {' or '.join(others)}"
+    return f"it has more than {NODATA - 1} labels" if len(_labels(record, image)) >= NODATA else ""
+
+
+def _labels(record: Record, image: ImageRecord) -> list[str]:
+    """The labels by number, from 1: the model's, then others that the image has."""
+    return all_labels(record, [label for batch in _batches(image) for label in set(batch.label.tolist())])
+
+
+def _batches(image: ImageRecord) -> Iterator[FindingsTable]:
+    found = columnar(image.findings())
+    return (found[start : start + BATCH] for start in range(0, len(found), BATCH))
+
+
+def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
+    labels, palette = _labels(record, image), Palette.of(record.labels, record.colours)
+    slide = image.info.placement.unit == "um"
+    path = image_file(folder, "classes-", image.info.id, ".ome.tif" if slide else ".tif")
+    with tempfile.TemporaryDirectory(prefix=".limner-", dir=folder) as temporary:
+        grid, classes = _rasterised(image, labels, Path(temporary))
+        names = {NONE: "none", **dict(enumerate(labels, 1)), NODATA: "not analysed or no data"}
+        about = {"use": record.use, "model": dict(record.model), "limner": record.version, "classes": names}
+        if slide:
+            with atomic_path(path) as part:
+                _write_slide(part, grid, image.info.placement, classes, about)
+            return path
+        with atomic_path(path) as part:
+            _write_map(part, grid, image.info.placement, classes, [rgb(palette[label]) for label in labels], about)
+        with atomic_path(path.with_suffix(".qml")) as part:
+            part.write_text(_qgis_style(labels, [palette[label] for label in labels]), encoding="utf-8")
+    return path
+
+
+def _rasterised(image: ImageRecord, labels: Sequence[str], temporary: Path) -> tuple[Grid, Classes]:
+    """The grid of the analysis and the classes (H, W) of its pixels, in a file that is mapped into memory."""
+    found, codes = columnar(image.findings()), {label: number for number, label in enumerate(labels, 1)}
+    grid: Grid | None = None
+    boxes, classes = np.empty((0, 2, 2)), np.empty((0, 0), dtype=np.uint8)
+    for region, mask in image.analysed() if image.analysed is not None else ():
+        if grid is None:
+            grid = region.grid
+            boxes = _grid_boxes(image, grid)
+            classes = np.memmap(temporary / "classes", np.uint8, "w+", shape=grid.shape[::-1])
+            for top in range(0, grid.shape[1], _TILE):
+                classes[top : top + _TILE] = NODATA
+        c, r = region.columns, region.rows
+        part = np.zeros((r.core_stop - r.core_start, c.core_stop - c.core_start), dtype=np.uint8)
+        near = (boxes[:, 0] < (c.core_stop, r.core_stop)) & (boxes[:, 1] > (c.core_start, r.core_start))
+        inside = np.flatnonzero(near.all(axis=1))
+        for start in range(0, len(inside), _BURNT_AT_ONCE):
+            _burn(part, found.take(inside[start : start + _BURNT_AT_ONCE]), region, codes)
+        if mask is not None:
+            part[~mask] = NODATA
+        classes[r.core_start : r.core_stop, c.core_start : c.core_stop] = part
+    if grid is None:
+        rule, remedy = "must have regions that were analysed", "Run it again, or leave out the report class-map"
+        raise ReadError(image.info.id, rule, remedy=remedy)
+    return grid, classes
+
+
+def _grid_boxes(image: ImageRecord, grid: Grid) -> npt.NDArray[np.float64]:
+    """The bounding boxes (N, 2, 2) of the image's findings in grid pixels: least and greatest (x, y)."""
+    corners = [_to_grid(batch.bounds.reshape(-1, 2), grid).reshape(-1, 2, 2) for batch in _batches(image)]
+    boxes = np.concatenate([np.empty((0, 2, 2)), *corners])
+    return np.stack([boxes.min(axis=1), boxes.max(axis=1)], axis=1)
+
+
+def _to_grid(xy: Points, grid: Grid) -> Points:
+    """Level-0 pixels (N, 2) in grid pixels; the image's end is that of the last pixel, of which it may be a part."""
+    size = np.asarray(grid.upright_size, dtype=np.float64)
+    upright = grid.orientation.to_upright(xy, grid.size)
+    return np.where(upright >= size - 1e-6, grid.shape, upright / grid.upright_scale)
+
+
+def _burn(part: Classes, table: FindingsTable, region: Region, codes: Mapping[str, int]) -> None:
+    """Draw areas into the pixels of a region's core, where their centres are inside."""
+    from rasterio.features import rasterize
+
+    offset = (region.columns.core_start, region.rows.core_start)
+    shapes: Any = shapely.transform(table.geometries, lambda xy: _to_grid(xy, region.grid) - offset)
+    values = [codes[label] for label in table.label.tolist()]
+    filled = [(shape, value) for shape, value in zip(shapes, values, strict=True) if not shape.is_empty]
+    if filled:
+        rasterize(filled, out=part)
+
+
+def _write_map(
+    path: Path, grid: Grid, placement: Placement, classes: Classes, colours: Sequence[Any], about: Mapping[str, Any]
+) -> None:
+    """Write a cloud-optimised GeoTIFF (GDAL's COG driver) of palette indices."""
+    import rasterio
+    from rasterio.shutil import copy
+
+    width, height = grid.shape
+    plain = path.with_name(f"{path.name}.plain")
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": 1,
+        "width": width,
+        "height": height,
+        "nodata": NODATA,
+    }
+    layout: dict[str, Any] = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "bigtiff": "if_safer"}
+    try:
+        placed: dict[str, Any] = (
+            {"crs": placement.crs, "transform": _transform(grid, placement)} if placement.has_unit else {}
+        )
+        with rasterio.open(plain, "w", **profile, **layout, **placed) as raster:
+            raster.write_colormap(1, {number: (*colour, 255) for number, colour in enumerate([(0, 0, 0), *colours])})
+            raster.update_tags(**{key.upper(): _text(value) for key, value in about.items()})
+            for top in range(0, height, _TILE):
+                rows = np.ascontiguousarray(classes[top : top + _TILE])
+                raster.write(rows, 1, window=((top, top + len(rows)), (0, width)))
+        options = {"compress": "DEFLATE", "blocksize": _TILE, "overview_resampling": "MODE", "bigtiff": "IF_SAFER"}
+        copy(plain, path, driver="COG", **options)
+    finally:
+        plain.unlink(missing_ok=True)
+
+
+def _transform(grid: Grid, placement: Placement) -> Any:
+    """From grid pixels to the world, for any turn by right angles."""
+    from rasterio import Affine
+
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) * grid.upright_scale
+    origin, x, y = placement.to_world(grid.orientation.to_level0(corners, grid.size))[:, :2]
+    return Affine(x[0] - origin[0], y[0] - origin[0], origin[0], x[1] - origin[1], y[1] - origin[1], origin[1])
+
+
+def _text(value: object) -> str:
+    """A value as a line of ASCII."""
+    return clean_text(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+
+
+def _qgis_style(labels: Sequence[str], colours: Sequence[str]) -> str:
+    """A style with names and colours of the classes, which QGIS uses for the raster beside it."""
+    entries = "".join(
+        f'<paletteEntry value="{number}" color="{colour}" alpha="255" label={quoteattr(clean_text(label))}/>'
+        for number, (label, colour) in enumerate(zip(labels, colours, strict=True), 1)
+    )
+    renderer = f'<rasterrenderer type="paletted" band="1" opacity="1"><colorPalette>{entries}</colorPalette>'
+    return f"<qgis><pipe>{renderer}</rasterrenderer></pipe></qgis>\n"
+
+
+def _write_slide(path: Path, grid: Grid, placement: Placement, classes: Classes, about: Mapping[str, Any]) -> None:
+    """Write a pyramidal OME-TIFF, whose levels are in SubIFDs."""
+    import tifffile
+
+    (x, *_), (_, y, _) = placement.matrix[:2]
+    across, down = grid.scale
+    levels = [classes]
+    while max(levels[-1].shape) > 2 * _SMALLEST:
+        levels.append(most_frequent(levels[-1]))
+    metadata = {
+        "axes": "YX",
+        "Name": "classes",
+        "Description": _text(about),
+        "PhysicalSizeX": x * across,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": y * down,
+        "PhysicalSizeYUnit": "µm",
+        "UUID": str(uuid.UUID(hashlib.sha256(classes.data).hexdigest()[:32])),  # else a random one
+    }
+    options: dict[str, Any] = {"tile": (_TILE, _TILE), "compression": "zlib", "photometric": "minisblack"}
+    with tifffile.TiffWriter(path, ome=True, bigtiff=True) as file:
+        file.write(classes, subifds=len(levels) - 1, metadata=metadata, software="limner", datetime=False, **options)
+        for level in levels[1:]:
+            file.write(level, subfiletype=1, metadata=None, software=False, **options)
+
+
+def most_frequent(classes: Classes) -> Classes:
+    """Classes (H, W) at half their size: the most frequent of each 2 × 2 pixels, the lowest of equals.
+
+    The last column and row of an odd side count twice.
+    """
+    padded = np.pad(classes, [(0, side % 2) for side in classes.shape], mode="edge")
+    four = np.sort(np.stack([padded[y::2, x::2] for y in (0, 1) for x in (0, 1)]), axis=0)
+    pair = np.where(four[1] == four[2], four[1], np.where(four[0] == four[1], four[0], four[3]))
+    return np.where((four[0] != four[1]) & (four[1] != four[2]) & (four[2] != four[3]), four[0], pair)
