@@ -84,6 +84,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/monai_parity.py
 	cd .venv-test && bin/python ../tests/bench/volume_memory.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
+	cd .venv-test && bin/python ../tests/bench/study_page.py
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland
 	cd .venv-test && bin/python ../tests/bench/flat_slide.py

@@ -105,11 +105,11 @@ def prepare(
     check_options(settings)
     _limit_caches(settings)
     scanned, redactor = scan_with_redaction(settings, key)
-    _tell_unmatched(settings, scanned, redactor, on_event)
+    _report_unmatched(settings, scanned, redactor, on_event)
     return _prepare(settings, scanned, redactor, only_plan=only_plan, on_event=on_event)
 
 
-def _tell_unmatched(
+def _report_unmatched(
     settings: Settings, scanned: Sequence[ScannedFile], redactor: Redactor, on_event: EventHandler
 ) -> None:
     if text := unmatched_entries(settings, scanned, redactor):
@@ -186,7 +186,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     _limit_caches(settings)
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
-        _tell_unmatched(settings, scanned, redactor, on_event)
+        _report_unmatched(settings, scanned, redactor, on_event)
         scratch = Path(temporary)
         draws = not settings.reports or OVERVIEW_REPORT in settings.reports
         try:

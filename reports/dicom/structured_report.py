@@ -66,18 +66,20 @@ def structured_report(images: Sequence[Originals], most: int) -> "Dataset":
         numbers = chosen.get(one.info.id, set[int]())
         groups += [assessment_group(one, len(numbers)), *structure_groups(one), *finding_groups(one, numbers)]
     context = ObservationContext(observer_device_context=observer(record))
-    content = MeasurementReport(context, codes.SCT.ImagingProcedure, groups)
+    content = MeasurementReport(context, codes.SCT.ImagingProcedure, groups[:1])
     content[0].ContentSequence.append(_remarks(images))
-    short = all(
-        len(item.get("GraphicData") or ()) <= _FL_VALUES for group in groups for item in group[0].ContentSequence
-    )
-    return Comprehensive3DSR(
+    items = (item for group in groups for item in group[0].ContentSequence)
+    short = all(len(item.get("GraphicData") or ()) <= _FL_VALUES for item in items)
+    report = Comprehensive3DSR(
         evidence=list({header.SOPInstanceUID: header for one in images for header in one.headers}.values()),
         content=content[0],
         is_complete=all(one.image.complete for one in images),
         transfer_syntax_uid=ExplicitVRLittleEndian if short else ImplicitVRLittleEndian,
         **attributes(images[0], "sr", "findings", str(most), *ids),
     )
+    [measurements] = [item for item in report.ContentSequence if item.name == codes.DCM.ImagingMeasurements]
+    measurements.ContentSequence.extend([group[0] for group in groups[1:]])  # above, each would be copied in depth
+    return report
 
 
 def highest(record: Record, images: Sequence[ImageRecord], most: int) -> dict[str, set[int]]:

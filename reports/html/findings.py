@@ -72,7 +72,7 @@ class ListedFindings:
         return [self.palette[label] for label in self.batch.table.label.tolist()]
 
 
-def _lifted(column: Column[FindingsBatch]) -> Column[ListedFindings]:
+def _of_listed(column: Column[FindingsBatch]) -> Column[ListedFindings]:
     """A column of findings, for those that a page lists."""
 
     def values(rows: ListedFindings) -> object:
@@ -82,7 +82,7 @@ def _lifted(column: Column[FindingsBatch]) -> Column[ListedFindings]:
     return Column(column.name, column.dtype, column.description, values, column.unit, decimals, column.kinds)
 
 
-_FINDING: Final = {column.name: _lifted(column) for column in FINDINGS}
+_FINDING: Final = {column.name: _of_listed(column) for column in FINDINGS}
 _COLUMNS: Final[tuple[Shown[ListedFindings], ...]] = (
     Shown(Column("finding", "int64", "", lambda rows: rows.numbers), "no.", "number"),
     Shown(_FINDING["label"], "label", "label", lambda rows: rows.colours),
@@ -121,9 +121,9 @@ def findings_table(
     own = [one for one in findings_columns(record, table) if one.name.startswith(("number.", "note."))]
     note = ""
     if left := len(index) - len(rows):
-        rule = "those on the pictures first, then those with the highest score, or the largest"
-        rule = "the outlines on the pictures" if volume else rule
-        note = f"{len(rows):,} of {len(index):,} are listed: {rule}. {left:,} more are in findings.csv."
+        which = "those on the pictures first, then those with the highest score, or the largest"
+        which = "the outlines on the pictures" if volume else which
+        note = f"{len(rows):,} of {len(index):,} are listed: {which}. {left:,} more are in findings.csv."
     columns = [*_COLUMNS, *map(_own_column, own[:_MOST_OWN]), _UID]
     return page_table(name, f"Findings in {image.info.id}", columns, [found], note=note, rest="findings.csv")
 
@@ -131,4 +131,4 @@ def findings_table(
 def _own_column(column: Column[FindingsBatch]) -> Shown[ListedFindings]:
     """A column of the model's own: number.NAME or note.NAME."""
     kind, _, name = column.name.partition(".")
-    return Shown(_lifted(column), shorten(name, 80), "number" if kind == "number" else "words")
+    return Shown(_of_listed(column), shorten(name, 80), "number" if kind == "number" else "words")

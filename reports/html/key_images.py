@@ -173,12 +173,12 @@ def draw_key_image(
     here = tuple(region for region in image.unanalysed if region.plane == about.plane)
     skipped, unreadable = unanalysed_masks(replace(image, unanalysed=here), base.size)
     base = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
-    drawn = findings[:MOST_OUTLINES]
+    outlined = findings[:MOST_OUTLINES]
     for width in (_CASING, _LINE):
-        for _, finding in reversed(drawn):
+        for _, finding in reversed(outlined):
             colour = rgb(palette[finding.label]) if width == _LINE else (0, 0, 0)
             _outline(base, finding, canvas.scale, colour, _px(base, width))
-    _draw_numbers(base, drawn[:MOST_NUMBERS], canvas.scale, palette)
+    _draw_numbers(base, outlined[:MOST_NUMBERS], canvas.scale, palette)
     return _with_margin(image, base, canvas, about)
 
 

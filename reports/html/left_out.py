@@ -9,7 +9,7 @@ from ..overview.scale_bar import format_share
 from ..table import Column, Rows, attribute
 from ..writer import ImageRecord, Record
 from .page import shorten
-from .tables import Look, PageTable, Shown, page_table
+from .tables import PageTable, Shown, Style, page_table
 
 _MOST_ROWS: Final = 200
 _MOST_NAMES: Final = 5
@@ -27,9 +27,9 @@ class _Row:
     count: int = 0
 
 
-def _column(name: str, heading: str, look: Look = "") -> Shown[Rows[_Row]]:
-    column: Column[Any] = Column(name, "Int64" if look == "number" else "string", heading, attribute(name))
-    return Shown(column, heading, look)
+def _column(name: str, heading: str, style: Style = "") -> Shown[Rows[_Row]]:
+    column: Column[Any] = Column(name, "Int64" if style == "number" else "string", heading, attribute(name))
+    return Shown(column, heading, style)
 
 
 def coverage_table(record: Record, images: Sequence[ImageRecord]) -> PageTable:

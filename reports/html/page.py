@@ -65,7 +65,7 @@ def _environment() -> "Environment":
     )
     allowed = f"style-src 'sha256-{digest}'; img-src data:"
     policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
-    made.globals.update(style=style, policy=policy)  # pyright: ignore[reportUnknownMemberType]
+    made.globals.update(stylesheet=style, policy=policy)  # pyright: ignore[reportUnknownMemberType]
     return made
 
 

@@ -33,7 +33,7 @@ from .key_images import LONGEST as LONGEST_PX
 from .left_out import coverage_table, file_table, slice_table
 from .page import Head, Pairs, render_page, shorten
 from .pictures import PagePicture, embed
-from .tables import Look, PageTable, Shown, page_table
+from .tables import PageTable, Shown, Style, page_table
 
 _GONE: Final = "The image is gone, has changed since the run, or cannot be rendered."
 _IDENTIFYING: Final = "It is not shown: the file states that identifying text is burned into its pixels."
@@ -44,7 +44,7 @@ _STATUS: Final[Mapping[str, str]] = {
     "doubtful": "Read the warnings before you use any number.",
     "not assessed": "No model was chosen, so nothing was assessed: having no finding means nothing.",
 }
-_SERIES: Final[Mapping[str, tuple[str, Look]]] = {
+_SERIES: Final[Mapping[str, tuple[str, Style]]] = {
     "image": ("stack", ""),
     "modality": ("modality", ""),
     "body_part": ("body part", ""),
@@ -283,15 +283,15 @@ class _StudyPage:
         for plane in planes:
             here = ranked[on_plane == plane]
             shown = here[:MOST_OUTLINES]
-            drawn = [] if findings is None else list(zip((shown + 1).tolist(), findings.take(shown), strict=True))
+            outlined = [] if findings is None else list(zip((shown + 1).tolist(), findings.take(shown), strict=True))
             picture, sides = None if identifying else next(pixels, None), edges(info, plane)
             title = f"Slice {plane + 1} of {len(info.planes)}" if len(info.planes) > 1 else "The image"
-            named = sorted((number, one.label, palette[one.label]) for number, one in drawn[:_NAMED])
+            named = sorted((number, one.label, palette[one.label]) for number, one in outlined[:_NAMED])
             made = None
             if picture is not None:
                 about = KeyImage(plane, f"{plane + 1}/{len(info.planes)}", _short_window(image), sides)
                 alt = f"{title} of {info.id}. Outlined: {_listing(named, len(here)) or 'nothing'}. {_sides_text(sides)}"
-                made = embed(draw_key_image(image, picture, drawn, palette, about), alt)
+                made = embed(draw_key_image(image, picture, outlined, palette, about), alt)
             notes = [*_slice_notes(image, plane), _sides_text(sides)]
             if len(here) > MOST_OUTLINES:
                 notes.append(f"The {MOST_OUTLINES} that come first of {len(here):,} findings are outlined.")
@@ -362,7 +362,7 @@ def _slice_notes(image: ImageRecord, plane: int) -> Iterator[str]:
     if side := {"R": "right", "L": "left", "B": "both", "U": "unpaired"}.get(facts.get("laterality", "")):
         yield f"Side as the file states it: {side}."
     if facts.get("burned_in_risk") == "high":
-        yield "Identifying text may be burned into its pixels: look before you pass it on."
+        yield "Identifying text may be burned into its pixels: style before you pass it on."
     if not in_patient(of) and facts.get("spacing_source") != "pixel_spacing_calibrated":
         yield "Its pixel size in the patient is not known: no scale."
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, Literal
 from ..table import B, Column
 from .page import shorten
 
-Look = Literal["", "number", "text", "words", "label", "id"]
+Style = Literal["", "number", "text", "words", "label", "id"]
 """How cells are shown: "text" may be long, "words" are a model's own, "label" has a swatch; an "id" is small."""
 
 MOST_WORDS: Final = 600
@@ -20,7 +20,7 @@ class Shown(Generic[B]):
 
     column: Column[B]
     heading: str
-    look: Look = ""
+    style: Style = ""
     colours: Callable[[B], Sequence[str]] | None = None
     """Of a "label", `#rrggbb` for each row."""
     links: Callable[[B], Sequence[str]] | None = None
@@ -42,7 +42,7 @@ class PageTable:
 
     id: str
     caption: str
-    headings: Sequence[tuple[str, Look]]
+    headings: Sequence[tuple[str, Style]]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     """What to read before it: how many rows were left out, say."""
@@ -60,7 +60,7 @@ def page_table(
     return PageTable(
         name,
         caption,
-        [(_heading(columns[at]), columns[at].look) for at in kept],
+        [(_heading(columns[at]), columns[at].style) for at in kept],
         [row for cells in filled for row in zip(*(cells[at] for at in kept), strict=True)],
         note,
     )

@@ -114,7 +114,9 @@ def odd_studies(making: ModuleType) -> dict[str, Sequence[Dataset]]:
         frame.FrameVOILUTSequence[0].WindowCenter, frame.FrameVOILUTSequence[0].WindowWidth = 4000, 10000
     doubled = making.slices(5, **SHOWN)
     studies = {
-        "plain": making.slices(5, SpecificCharacterSet="ISO_IR 100", PatientName="Grün^Jörg", **SHOWN),
+        "plain": making.slices(
+            5, SpecificCharacterSet="ISO_IR 100", PatientName="Grün^Jörg", PatientPosition="HFS", **SHOWN
+        ),
         "tilted": tilted,
         "duplicates": [*doubled, doubled[2]],
         "empty": making.slices(3, SpecificCharacterSet="", **SHOWN),

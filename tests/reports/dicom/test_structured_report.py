@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from limner.pipelines.run.reporting import read_record, write_reports
 from limner.reports.csv_safety import csv_cell
+from limner.reports.dicom.objects import structure_tracking_uid
 from limner.reports.dicom.structured_report import StructuredReport, StructuredReportOptions
 from pydicom.dataset import Dataset
 
@@ -241,6 +242,61 @@ def test_images_whose_originals_are_gone_changed_or_without_uids_are_named(
     [written] = write_reports(read_record(run.folder), again, [StructuredReport()])
     assert set(written.omitted) == {image, "study1-mr1", "study1-ct1"}
     assert str(tmp_path) not in " ".join(written.omitted.values())
+
+
+def test_a_side_is_stated_where_the_geometry_is_sure(odd_run: Any) -> None:
+    """Of slices from x = -10 mm to -7 mm, of a patient who lay supine."""
+    for study in STUDIES:
+        sides = {one.get("Laterality") for one in finding_groups(report_of(odd_run, study))}
+        assert sides == ({"Right"} if study == "plain" else {None})
+
+
+def test_slices_of_a_mosaic_have_outlines_in_the_patient(
+    odd_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("limner.reports.dicom.objects.Originals.is_whole_frame", lambda *_: False)
+    record = read_record(odd_run.folder)
+    plain = [one for one in record.images if Path(one.info.uri).is_relative_to(odd_run.inputs / "plain")]
+    [path] = StructuredReport().write(replace(record, images=tuple(plain)), tmp_path)
+    sr = pydicom.dcmread(path)
+    regions = [item for item in walk(sr) if item.get("ValueType") == "SCOORD3D"]
+    assert len(regions) == 15
+    frame = plain[0].info.placement.frame
+    assert {(one.GraphicType, one.ReferencedFrameOfReferenceUID) for one in regions} == {("POLYGON", frame)}
+    corners = [np.array(one.GraphicData).reshape(-1, 3) for one in regions]
+    found = sorted([*one.min(axis=0), *one.max(axis=0)][::-1] for one in corners)
+    boxes = [one for one in found if one[2] == -8.75]  # x from 0.5 to 3, y from 1 to 4.25 px; a first centre is at 0.5
+    assert boxes == [[z, -18.125, -8.75, z, -19.75, -10.0] for z in (30.0, 32.5, 35.0, 37.5, 40.0)]
+
+
+def test_structures_of_a_volume_have_their_volume_and_slices(
+    odd_run: Any, odd_studies: dict[str, Any], tmp_path: Path
+) -> None:
+    record = read_record(odd_run.folder)
+    [plain] = [one for one in record.images if Path(one.info.uri).is_relative_to(odd_run.inputs / "plain")]
+    maps = np.zeros((5, 8, 6), dtype=np.uint8)
+    maps[1:3, 2:5, 1:4] = 1
+    maps[2, 0, 0] = 3
+    volume = replace(plain, label_maps=lambda: iter(maps))
+    changed = replace(record, images=(volume,))
+    [path] = StructuredReport().write(changed, tmp_path)
+    assessment, *found = groups(pydicom.dcmread(path))
+    assert [one["Finding"][2] for one in found] == ["Brain", "pair", "box", "picture", "never"]
+    voxel = 0.5 * 0.5 * 2.5 / 1000
+    assert [one["Volume"] for one in found] == [(pytest.approx(count * voxel), "ml") for count in (18, 0, 1, 0, 0)]
+    uids = [one.SOPInstanceUID for one in odd_studies["plain"]]
+    assert [[one.ReferencedSOPInstanceUID for one in group.get("images", [])] for group in found] == [
+        uids[1:3],
+        [],
+        uids[2:3],
+        [],
+        [],
+    ]
+    tracking = [structure_tracking_uid(changed, volume, label) for label in record.labels]
+    assert [one["Tracking Unique Identifier"] for one in found] == tracking
+    assert len(set(tracking)) == 5
+    assert found[1]["comments"] == ["Assessed; no voxel of it was found."]
+    assert any("outlines of the structures" in text for text in assessment["comments"])
 
 
 def test_a_missing_package_is_named(odd_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
