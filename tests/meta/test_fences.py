@@ -74,6 +74,7 @@ DISTRIBUTIONS = {
 
 HEAVY = (
     "PIL",
+    "dicomweb_client",
     "geopandas",
     "highdicom",
     "llguidance",
@@ -85,6 +86,7 @@ HEAVY = (
     "pyogrio",
     "pyproj",
     "rasterio",
+    "requests",
     "tifffile",
     "torch",
     "transformers",
