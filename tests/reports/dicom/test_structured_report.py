@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,18 @@ def test_dciodvfy_finds_no_error_that_the_source_has_not(
     objects = objects_of(odd_run, sr.StudyInstanceUID)
     assert sorted(path.name[:2] for path in objects) == ["ko", "sc", "sr"]
     assert {path.name: dciodvfy(path) - source for path in objects} == {path.name: set() for path in objects}
+
+
+def test_dcmtk_reads_reports_and_key_objects(odd_run: Any) -> None:
+    program = shutil.which("dsrdump")
+    if program is None:
+        pytest.skip("dsrdump is not installed: Debian has it in the package dcmtk")
+    paths = sorted([*odd_run.folder.glob("sr-*.dcm"), *odd_run.folder.glob("ko-*.dcm")])
+    assert len(paths) == 2 * len(STUDIES)
+    for path in paths:
+        done = subprocess.run([program, path], capture_output=True, text=True, check=True)
+        assert "Imaging Measurement Report" in done.stdout or "For Research" in done.stdout
+        assert not [line for line in done.stderr.splitlines() if line.startswith("E:")]
 
 
 @pytest.mark.parametrize(
@@ -299,6 +312,25 @@ def test_structures_of_a_volume_have_their_volume_and_slices(
     centre = "its centre of mass in the patient (LPS, mm): -10.0, -20.0, 35.0."
     assert found[2]["comments"] == [f"On slices 3 to 3; {centre}"], "the centre of the first pixel of the third slice"
     assert any("outlines of the structures" in text for text in assessment["comments"])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            {"started": ""},
+            "its run does not state when it began, as a DICOM object must: run again into another folder",
+        ),
+        ({"assessed": False}, "the run has no model, so that there is nothing to report"),
+    ],
+)
+def test_a_run_that_cannot_have_objects_says_why(
+    odd_run: Any, tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
+    record = replace(read_record(odd_run.folder), **change)
+    assert StructuredReport().write(record, tmp_path) == []
+    [found] = set(StructuredReport().omitted(record).values())
+    assert found.startswith(why)
 
 
 def test_a_missing_package_is_named(odd_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
