@@ -37,7 +37,8 @@ ROW_GROUP: Final = 16_384
 
 _CURVE: Final = 16  # bits of each coordinate on the Hilbert curve
 _SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
-_TYPES: Final = {"int64": "int64", "Int64": "int64", "float64": "float64", "boolean": "bool_", "string": "string"}
+ARROW_TYPES: Final = {"int64": "int64", "Int64": "int64", "float64": "float64", "boolean": "bool_", "string": "string"}
+"""pyarrow's types by those of columns, but for categories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ def _type(column: Column[FindingsBatch]) -> "pa.DataType":
 
     if column.dtype == "category":
         return pa.dictionary(pa.int32(), pa.string())
-    return getattr(pa, _TYPES[column.dtype])()
+    return getattr(pa, ARROW_TYPES[column.dtype])()
 
 
 def _array(column: Column[FindingsBatch], batch: FindingsBatch) -> "pa.Array[Any]":

@@ -54,7 +54,8 @@ def structure_groups(originals: Originals) -> Iterator[Group]:
     if image.label_maps is None or not image.complete:
         return
     found = StackStructures(record, image, measure_labels(image.label_maps()))
-    for label, volume, extent in zip(record.labels, found.volumes_ml.tolist(), found.found, strict=True):
+    rows = zip(record.labels, found.volumes_ml.tolist(), found.found, found.centres_mm.tolist(), strict=True)
+    for label, volume, extent, centre in rows:
         slices = range(0) if extent is None else range(int(extent.low[0]), int(extent.high[0]) + 1)
         tracking = structure_tracking_uid(record, image, label)
         group = MeasurementsAndQualitativeEvaluations(
@@ -64,7 +65,9 @@ def structure_groups(originals: Originals) -> Iterator[Group]:
             measurements=[_measurement(codes.SCT.Volume, volume, "ml", "milliliter")],
             source_images=_source_images(originals, slices),
         )
-        yield _with_comments(group, [] if extent else ["Assessed; no voxel of it was found."])
+        place = ", ".join(f"{value:.1f}" for value in centre)
+        where = f"On slices {slices.start + 1} to {slices.stop}; its centre of mass in the patient (LPS, mm): {place}."
+        yield _with_comments(group, [where if extent else "Assessed; no voxel of it was found."])
 
 
 def assessment_group(originals: Originals, written: int) -> Group:
@@ -120,7 +123,7 @@ def _assessment(originals: Originals, count: int, written: int) -> Iterator[str]
             yield f"Not assessed, {area.status}: {area.pixels / whole:.1%} of its pixels{reason}."
     yield from (f"Region {region} failed: {error}" for region, error in image.failures[:_NAMED])
     yield from image.warnings
-    yield from originals.info.notes
+    yield from (f"Note on the image: {note}." for note in originals.info.notes)
 
 
 def _finding_group(originals: Originals, batch: FindingsBatch, at: int, side: str) -> Group:

@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),
-    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py"),
+    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py"),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*"),
@@ -74,6 +74,7 @@ DISTRIBUTIONS = {
 
 HEAVY = (
     "PIL",
+    "dicomweb_client",
     "geopandas",
     "highdicom",
     "llguidance",
@@ -85,6 +86,7 @@ HEAVY = (
     "pyogrio",
     "pyproj",
     "rasterio",
+    "requests",
     "tifffile",
     "torch",
     "transformers",

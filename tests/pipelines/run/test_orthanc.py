@@ -108,6 +108,29 @@ def test_objects_are_filed_in_their_study(
     assert again.code == 0, again.err
 
 
+def test_reports_of_a_run_are_filed_beside_its_images(
+    query: str, orthanc: Server, limner: Limner, per_tile: str, tmp_path: Path, making: ModuleType
+) -> None:
+    pytest.importorskip("highdicom", reason="DICOM objects are written with highdicom")
+    run, to = tmp_path / "run", ("--to", f"dicomweb:{orthanc.url}")
+    output = limner("run", query, "--model", per_tile, "--out", run, "--reports", "dicom-sr,dicom-ko,dicom-sc")
+    assert output.code == 0, output.err
+    sent = limner("send", run, *to)
+    assert sent.code == 0, sent.out
+    names = sorted(path.name for path in run.glob("*.dcm"))
+    assert {name.partition("-")[0] for name in names} == {"ko", "sc", "sr"}
+    assert sent.out.splitlines() == [f"{name}: stored" for name in names]
+    [study] = orthanc.ask("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": making.uid(1)}})
+    series = [orthanc.ask(f"/series/{one}") for one in orthanc.ask(f"/studies/{study}")["Series"]]
+    assert sorted(one["MainDicomTags"]["Modality"] for one in series) == ["CT", "KO", "OT", "SR"]
+    assert limner("report", run).code == 0
+    again = limner("send", run, *to)
+    assert again.out.splitlines() == [f"{name}: sent before" for name in names], "the same bytes"
+    read = limner("info", f"dicomweb:{orthanc.url}/studies/{making.uid(1)}")
+    assert read.code == 0, read.err
+    assert "not an image: structured report" in read.out
+
+
 def test_a_killed_send_goes_on(query: str, orthanc: Server, limner: Limner, tmp_path: Path, making: ModuleType) -> None:
     run = tmp_path / "run"
     assert limner("run", query, "--model", "none", "--out", run).code == 0

@@ -296,6 +296,8 @@ def test_structures_of_a_volume_have_their_volume_and_slices(
     assert [one["Tracking Unique Identifier"] for one in found] == tracking
     assert len(set(tracking)) == 5
     assert found[1]["comments"] == ["Assessed; no voxel of it was found."]
+    centre = "its centre of mass in the patient (LPS, mm): -10.0, -20.0, 35.0."
+    assert found[2]["comments"] == [f"On slices 3 to 3; {centre}"], "the centre of the first pixel of the third slice"
     assert any("outlines of the structures" in text for text in assessment["comments"])
 
 
