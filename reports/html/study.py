@@ -362,7 +362,7 @@ def _slice_notes(image: ImageRecord, plane: int) -> Iterator[str]:
     if side := {"R": "right", "L": "left", "B": "both", "U": "unpaired"}.get(facts.get("laterality", "")):
         yield f"Side as the file states it: {side}."
     if facts.get("burned_in_risk") == "high":
-        yield "Identifying text may be burned into its pixels: style before you pass it on."
+        yield "Identifying text may be burned into its pixels: look before you pass it on."
     if not in_patient(of) and facts.get("spacing_source") != "pixel_spacing_calibrated":
         yield "Its pixel size in the patient is not known: no scale."
 

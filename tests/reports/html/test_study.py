@@ -191,6 +191,9 @@ def test_pixels_with_identifying_text_are_not_shown(tmp_path: Path, stack: Make,
     found = page(written(study(stack([box()], facts={"burned_in_risk": "yes"})), tmp_path))
     assert found.pictures == []
     assert "identifying text is burned into its pixels" in found.text
+    found = page(written(study(stack([box()], facts={"burned_in_risk": "high"})), tmp_path))
+    assert len(found.pictures) == 1
+    assert "may be burned into its pixels: look before you pass it on." in found.text
 
 
 def test_outlines_of_a_volume_are_on_its_largest_slices(tmp_path: Path, stack: Make, study: Make, page: Make) -> None:
