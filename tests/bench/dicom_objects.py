@@ -69,7 +69,7 @@ class Shapes:
 '''
 
 
-DCIODVFY = shutil.which("dciodvfy") or sys.exit("dciodvfy must be installed: apt install dicom3tools")
+DCIODVFY = shutil.which("dciodvfy") or ""
 
 _PLACE = re.compile(r" in \(0x[0-9a-f]{4},0x[0-9a-f]{4}\).*")  # an invalid UID is the source's wherever it stands
 
@@ -185,6 +185,9 @@ def main() -> None:
     parser.add_argument("--keep", help="a folder for the runs")
     parser.add_argument("inputs", nargs="*")
     given = parser.parse_args()
+    if not DCIODVFY:
+        say("dciodvfy is not installed: Debian has it in the package dicom3tools")
+        return
     reports = given.reports.split(",")
     warnings.simplefilter("ignore")
     say(f"| study | images | source errors | {' | '.join(f'{one}: errors, own' for one in reports)} | left out |")
