@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -151,3 +152,7 @@ def test_the_memory_that_blending_adds_is_what_was_estimated(classes: int) -> No
         tracemalloc.stop()
         estimated = class_map_bytes([spec], (12, 10), classes=classes, averaging=averaging)
     assert 0.75 < (peaks[0] + estimated) / peaks[1] < 1.25
+    specs = [replace(spec, halo=0), spec, replace(spec, halo=16)]
+    assert class_map_bytes(specs, (12, 10), classes=classes, averaging=averaging) == max(
+        class_map_bytes([one], (12, 10), classes=classes, averaging=averaging) for one in specs
+    )

@@ -199,8 +199,8 @@ def test_a_whole_box_replaces_a_cut_one_even_with_a_lower_score() -> None:
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_part_that_one_window_cut_joins_the_whole_that_another_had(*, turned: bool, mirrored: bool) -> None:
-    """Only one of the two windows cuts the object, at its left, right, upper or lower border."""
-    corners = np.array([[[80, 10], [110, 30]], [[80, 10], [160, 30]]], dtype=np.float64)
+    """Only one of the two windows cuts the object, at its left, right, upper or lower border; it has little of it."""
+    corners = np.array([[[80, 10], [110, 18]], [[80, 10], [160, 30]]], dtype=np.float64)
     windows = np.array([LEFT, (60, 0, 200, 100)], dtype=np.float64).reshape(2, 2, 2)
     info = INFO
     if mirrored:

@@ -150,12 +150,16 @@ def test_tokens_are_of_whole_patches() -> None:
 def test_tiles_of_a_canvas_are_copies_of_its_parts() -> None:
     canvas = np.random.default_rng(3).integers(0, 256, (7, 10, 3), dtype=np.uint8)
     grid = TileGrid.exact(3, 2, tile=4, overlap=1)
-    assert grid.size == (10, 7)
+    assert grid.size == grid.source == grid.content[2:] == (10, 7)
     tiles = CanvasTiles(canvas, grid)
     assert (tiles.shape, tiles.dtype, len(tiles)) == ((6, 4, 4, 3), np.uint8, 6)
     assert (np.asarray(tiles) == cut_tiles(canvas, grid)).all()
     assert (tiles.whole == canvas).all()
     assert (join_tiles(tiles, grid) == canvas).all()
+    valid = canvas[..., 0] > 100
+    converted = CanvasTiles(canvas, grid, lambda part, mask: np.where(mask[..., None], part / 2, np.nan), valid)
+    assert converted.dtype == np.float64
+    assert np.array_equal(converted[4], np.where(valid[3:7, 3:7, None], canvas[3:7, 3:7] / 2, np.nan), equal_nan=True)
     for mine in (tiles[5], tiles.whole):
         mine[...] = 0
     assert (tiles[5] == canvas[3:7, 6:10]).all()

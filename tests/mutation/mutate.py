@@ -28,7 +28,13 @@ import changes
 
 ROOT = Path(__file__).resolve().parents[2]
 MIN_KILLED = 0.9
-TABLES = tuple(f"reports/test_{name}.py" for name in ("columns", "tables", "studies", "dataframes"))
+TABLES = (
+    *(f"reports/test_{name}.py" for name in ("columns", "tables", "studies", "dataframes")),
+    *(
+        f"reports/test_contract.py::test_built_in_writers_fulfil_the_contract[{name}-csv]"
+        for name in ("findings", "summary", "files", "studies")
+    ),
+)
 CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/raster/test_hostile.py::test_raster_size_is_limited"],
     "readers/geodesy.py": ["readers/test_geodesy.py", "readers/test_stated_crs.py", "reports/test_rfc7946.py"],
@@ -54,7 +60,7 @@ CASES: dict[str, Sequence[str]] = {
     "reports/table.py": TABLES,
     "reports/columns.py": TABLES,
     "reports/measures.py": TABLES,
-    "reports/patient_geometry.py": TABLES,
+    "reports/patient_geometry.py": [*TABLES, "reports/html/test_key_images.py"],
     "reports/studies.py": TABLES,
     "reports/summary.py": TABLES,
     "reports/dataframes.py": TABLES,
