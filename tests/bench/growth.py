@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-CSMASK_S: Final = 245 * 2 / (20_000 / 3) ** 2
+CSMASK_S: Final = 214 * 2 / (20_000 / 3) ** 2
 """Core-seconds of `csmask` for a pixel that counts, reading included: the large scene, without its reports."""
 GLAND_S: Final = 14 / 2e6 * 512**2 / (512 - 2 * 96) ** 2
 """Core-seconds of `gland` for a pixel that counts: the network on 2 million pixels, and the halos of its tiles."""
@@ -18,7 +18,7 @@ SLIDE_PLAN_S: Final = 59.0
 """Core-seconds of planning a slide of 40,000 × 40,000 px without smaller levels."""
 FINDINGS: Final = 86_734 / (20_000 / 3) ** 2
 """Findings of `csmask` for a pixel that counts: the large scene."""
-REPORT_S: Final = 16.4 / 1e5
+REPORT_S: Final = 124 / 1e6
 """Core-seconds of all reports for a finding."""
 STORE_BYTES: Final = 38e6 / 1e5
 """Bytes of the run folder for a finding."""
