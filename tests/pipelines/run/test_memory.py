@@ -1,11 +1,16 @@
 """The limit on memory: what fits into it, and that reading ahead waits for room."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from limner.model.annotator import InputSpec
+from limner.model.checkpoints.cards import find_card
+from limner.model.segmentation.annotator import Segmenter, SegmenterOptions
 from limner.pipelines.config import Settings, parse_bytes
 from limner.pipelines.run import memory
 from limner.pipelines.run.memory import Headroom, divide, held_bytes
@@ -94,3 +99,22 @@ def test_a_limit_changes_no_result(engine: str, tmp_path: Path, scene: Path, car
         assert limner("run", scene, "--model", card, "--hd-num", 4, *out, *words).code == 0
     for path in (tmp_path / "free").glob("*.csv"):
         assert path.read_bytes() == (tmp_path / "limited" / path.name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has allocated")
+def test_what_a_network_takes_for_a_tile_is_in_its_cost(make_card: Callable[..., Path], tmp_path: Path) -> None:
+    """As its card states it, until the network is tried in the sandbox; neither decides answers."""
+    path = make_card(tmp_path, tile=1024)
+    unstated = find_card(str(path)).digest
+    record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    record["variants"][0]["tile_mib"] = 100
+    path.write_text(yaml.safe_dump(record), encoding="utf-8")
+    assert find_card(str(path)).digest == unstated
+    segmenter = Segmenter(SegmenterOptions(model=str(path)))
+    spec = InputSpec(1024, halo=4, bands=("red",), variant="one-band")
+    stated = segmenter.cost([spec], (1, 1))
+    assert stated.activations == 100 * 2**20
+    segmenter.check([spec])
+    measured = segmenter.cost([spec], (1, 1))
+    assert 12 * 2**20 <= measured.activations < 100 * 2**20, "the output, and what a convolution unrolls"
+    assert (measured.weights, measured.libraries) == (stated.weights, stated.libraries)
