@@ -26,7 +26,7 @@ from ...model.objects.edge import find_strips, without_strips
 from ...model.objects.watershed import LARGEST, split
 from ...readers.errors import LimnerError
 from ...readers.image import ImageInfo
-from ...reports.measures import areas_m2
+from ...reports.measures import areas_m2, exact_sum
 from ...reports.writer import Change
 from ..object_settings import ALL, Amount, ObjectSettings
 from .object_pixels import mean_intensities
@@ -38,36 +38,45 @@ TOO_MANY: Final = f"outlines not changed: those that touch have more than {MOST_
 
 
 @dataclass
+class _Sums:
+    """What something changed of the findings of a label."""
+
+    findings: int = 0
+    pixels: list[float] = field(default_factory=list[float])
+    m2: list[float] = field(default_factory=list[float])
+    told: bool = False
+    """Whether there is something to tell of it in any case."""
+
+
+@dataclass
 class _Account:
     """What was changed, by label and phrase."""
 
     info: ImageInfo
-    sums: dict[tuple[str, str], list[tuple[int, float, float]]] = field(
-        default_factory=lambda: defaultdict[tuple[str, str], list[tuple[int, float, float]]](list)
-    )
+    sums: dict[tuple[str, str], _Sums] = field(default_factory=lambda: defaultdict[tuple[str, str], _Sums](_Sums))
 
     def note(self, what: str, before: FindingsTable, after: FindingsTable) -> None:
         """What became of some findings."""
         for sign, table in ((-1, before), (1, after)):
             pixels, m2 = shapely.area(table.geometries), areas_m2(table.geometries, self.info)
             for label in sorted(set(table.label.tolist())):
-                here = table.label == label
-                counted = sign * math.fsum(pixels[here]), sign * math.fsum(m2[here])
-                self.sums[label, what].append((sign * int(here.sum()), *counted))
+                here, sums = table.label == label, self.sums[label, what]
+                sums.findings += sign * int(here.sum())
+                sums.pixels += exact_sum(sign * pixels[here])
+                sums.m2 += exact_sum(sign * m2[here])
 
     def tell(self, what: str, labels: Sequence[str]) -> None:
         """That something was not done, to a finding of each of these labels."""
         for label in labels:
-            self.sums[label, what].append((0, 0.0, 0.0))
+            self.sums[label, what].told = True
 
     def changes(self) -> tuple[Change, ...]:
         """All of it that changed anything, by label."""
         found: list[Change] = []
-        for (label, what), parts in sorted(self.sums.items()):
-            counts, pixels, m2 = zip(*parts, strict=True)
-            change = Change(label, what, sum(counts), round(math.fsum(pixels), 6), math.fsum(m2))
-            if change.findings or change.pixels or what in {TOO_LARGE, UNREADABLE, TOO_MANY}:
-                found.append(change)
+        for (label, what), sums in sorted(self.sums.items()):
+            pixels = round(math.fsum(sums.pixels), 6)
+            if sums.findings or pixels or sums.told:
+                found.append(Change(label, what, sums.findings, pixels, math.fsum(sums.m2)))
         return tuple(found)
 
 
