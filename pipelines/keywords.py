@@ -128,8 +128,8 @@ class Keywords(TypedDict, total=False):
     smooth: bool | None
     """Cut the corners of pixels from outlines, so that steps become lines. Borders stay shared."""
     simplify: str | os.PathLike[str] | None
-    """Simplify outlines by leaving out what turns by less than this: 5m on maps, 2um on slides, 1mm in studies or 1px.
-    Borders stay shared.
+    """Leave out vertices of outlines whose triangle with their neighbours is smaller than the square of this: 5m on
+    maps, 2um on slides, 1mm in studies or 1px. Borders stay shared.
     """
     instances: str | Sequence[str] | None
     """Labels whose areas are split into objects where they are narrow, each with its perimeter, circularity and mean

@@ -118,7 +118,8 @@ class _Rings:
 
     def free(self) -> Flags:
         """(V,): where all rings that have a vertex go on to the same two."""
-        point = np.unique(self.xy, axis=0, return_inverse=True)[1].reshape(-1)
+        x, y = (np.unique(self.xy[:, axis], return_inverse=True)[1].astype(np.int64) for axis in (0, 1))
+        point = np.unique(x * len(y) + y, return_inverse=True)[1]
         a, b = point[self.before], point[self.after]
         pair = np.minimum(a, b) * np.int64(len(point) + 1) + np.maximum(a, b)
         order = np.argsort(point, kind="stable")
@@ -131,7 +132,8 @@ def _on_edges(along: Floats, across: Floats, ends: Floats, axis: int, other: int
     """(edge, place along it) of all vertices that lie strictly within an edge along an axis, each once."""
     places, place = np.unique(along, return_inverse=True)
     line = np.unique(across, return_inverse=True)[1]
-    keys = np.unique(line.astype(np.int64) * len(places) + place)
+    keys = np.sort(line.astype(np.int64) * len(places) + place)
+    keys = keys[np.diff(keys, prepend=-1) != 0]
     edges = np.flatnonzero((ends[:, other] == across) & (ends[:, axis] != along))
     end: Whole = np.searchsorted(places, ends[edges, axis])
     start, row = place[edges], line[edges].astype(np.int64) * len(places)

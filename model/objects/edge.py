@@ -59,10 +59,10 @@ def find_strips(
             continue
         outlines = Outlines.of(table.geometries[areas], grid)
         shift = np.broadcast_to(np.array([-left, -top]), (len(rows), 2))
-        drawn = outlines.draw(np.arange(1, len(rows) + 1, dtype=np.int32), shift, inside.shape)
-        thin = _strips(drawn, inside, width, steps)
+        numbered = outlines.draw(np.arange(1, len(rows) + 1, dtype=np.int32), shift, inside.shape)
+        thin = _strips(numbered, inside, width, steps)
         here = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-        traced = trace(np.ascontiguousarray(drawn[here]), np.ascontiguousarray(thin[here]))
+        traced = trace(np.ascontiguousarray(numbered[here]), np.ascontiguousarray(thin[here]))
         level0 = shapely.transform(traced.outlines, lambda xy, x=x0, y=y0: grid.to_level0(xy + np.array([x, y])))
         for shape, number in zip(level0, traced.values.tolist(), strict=True):
             strips[int(rows[number - 1])].append(shape)

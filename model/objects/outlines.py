@@ -19,7 +19,7 @@ Numbered = npt.NDArray[np.int32]
 _ISOTROPIC: Final = np.pi * (1 + np.sqrt(2)) / 8
 """The mean ratio of a smooth outline's length to that of steps of 0°, 45° and 90° along it (Kulpa 1977)."""
 
-_CHUNK: Final = 1 << 22  # rows of edges that are drawn at a time
+_CHUNK: Final = 1 << 22  # rows of edges that are numbered at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ class Outlines:
         height, width = shape
         first = self._edges
         first = first[(self.xy[first, 0] == self.xy[first + 1, 0])]
-        drawn = np.zeros(self.count, dtype=np.bool_)
-        drawn[chosen] = True
-        first = first[drawn[self.polygon[first]]]
+        numbered = np.zeros(self.count, dtype=np.bool_)
+        numbered[chosen] = True
+        first = first[numbered[self.polygon[first]]]
         of = self.polygon[first]
         x = np.clip(self.xy[first, 0] + shift[of, 0], 0, None)
         start, stop = (np.clip(self.xy[at, 1] + shift[of, 1], 0, height) for at in (first, first + 1))

@@ -67,11 +67,11 @@ def split(table: FindingsTable, chosen: Flags, grid: Grid, neck: float = NECK) -
         shift[here] = places - bounds[here, :2]
         numbers = np.zeros(len(rows), dtype=np.int32)
         numbers[here] = here + 1
-        drawn = outlines.draw(numbers, shift, shape, here)
-        objects, owner = watershed(drawn, neck)
+        numbered = outlines.draw(numbers, shift, shape, here)
+        objects, owner = watershed(numbered, neck)
         several = np.bincount(owner - 1, minlength=len(rows)) > 1
         whole &= ~several
-        parts.append(_Parts.traced(objects, (objects > 0) & several[drawn - 1], owner, shift, grid))
+        parts.append(_Parts.traced(objects, (objects > 0) & several[numbered - 1], owner, shift, grid))
     one = np.flatnonzero(whole)
     parts.insert(0, _Parts(one, table.geometries[rows[one]], outlines.areas()[one], outlines.perimeters()[one]))
     owner = rows[np.concatenate([part.owner for part in parts])]

@@ -74,9 +74,9 @@ def _add(
         values = physical(pixels, valid)
     outlines = Outlines.of(table.geometries[areas], region.grid)
     shift = np.broadcast_to(np.array([-region.columns.start, -region.rows.start]), (len(rows), 2))
-    drawn = outlines.draw(np.arange(1, len(rows) + 1, dtype=np.int32), shift, valid.shape)
-    inside = (drawn > 0) & valid
-    of = drawn[inside] - 1
+    numbered = outlines.draw(np.arange(1, len(rows) + 1, dtype=np.int32), shift, valid.shape)
+    inside = (numbered > 0) & valid
+    of = numbered[inside] - 1
     for channel in range(pixels.shape[2]):
         here = values[..., channel][inside]
         weights = (np.abs(here) if np.iscomplexobj(here) else here).astype(np.float64)

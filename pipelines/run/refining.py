@@ -44,7 +44,7 @@ class _Sums:
     findings: int = 0
     pixels: list[float] = field(default_factory=list[float])
     m2: list[float] = field(default_factory=list[float])
-    told: bool = False
+    mentioned: bool = False
     """Whether there is something to tell of it in any case."""
 
 
@@ -65,17 +65,17 @@ class _Account:
                 sums.pixels += exact_sum(sign * pixels[here])
                 sums.m2 += exact_sum(sign * m2[here])
 
-    def tell(self, what: str, labels: Sequence[str]) -> None:
+    def mention(self, what: str, labels: Sequence[str]) -> None:
         """That something was not done, to a finding of each of these labels."""
         for label in labels:
-            self.sums[label, what].told = True
+            self.sums[label, what].mentioned = True
 
     def changes(self) -> tuple[Change, ...]:
         """All of it that changed anything, by label."""
         found: list[Change] = []
         for (label, what), sums in sorted(self.sums.items()):
             pixels = round(math.fsum(sums.pixels), 6)
-            if sums.findings or pixels or sums.told:
+            if sums.findings or pixels or sums.mentioned:
                 found.append(Change(label, what, sums.findings, pixels, math.fsum(sums.m2)))
         return tuple(found)
 
@@ -165,7 +165,7 @@ class Refiner:
             if small.any():
                 self._account.note(f"smaller than {least}", table.take(np.flatnonzero(small)), FindingsTable.of(()))
         if not kept.any():
-            self._account.tell(f"no area is left: the largest has {largest:.6g} {str(least).split()[1]}", [""])
+            self._account.mention(f"no area is left: the largest has {largest:.6g} {str(least).split()[1]}", [""])
         return found.subset(kept, tuple(sorted(planes)))
 
     def _filled_and_split(self, found: MergedFindings) -> MergedFindings:
@@ -182,7 +182,7 @@ class Refiner:
             if settings.instances:
                 chosen = table.is_area & (np.isin(table.label, settings.instances) | (ALL in settings.instances))
                 made, large = split(table, chosen, grid, settings.neck)
-                self._account.tell(TOO_LARGE, sorted(set(table.label[large].tolist())))
+                self._account.mention(TOO_LARGE, sorted(set(table.label[large].tolist())))
                 table = self._noted("split into instances", table, made)
             return table
 
@@ -216,7 +216,7 @@ class Refiner:
         try:
             means = mean_intensities(found, self.plan, self.original())
         except LimnerError:
-            self._account.tell(UNREADABLE, [""])
+            self._account.mention(UNREADABLE, [""])
             return found
 
         def change(table: FindingsTable, at: int) -> FindingsTable:
@@ -235,7 +235,7 @@ class Refiner:
             if not few:
                 for at in range(0, len(rows), BATCH):
                     table = found.take(rows[at : at + BATCH])
-                    self._account.tell(TOO_MANY, sorted(set(table.label.tolist())))
+                    self._account.mention(TOO_MANY, sorted(set(table.label.tolist())))
                     chunks.append(self.keep(table))
                 continue
             table = found.take(rows)
