@@ -4,18 +4,20 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from ..readers.errors import RequestError, did_you_mean
-from ..readers.image import Kind
+
+if TYPE_CHECKING:
+    from ..readers.image import Kind
 
 OBJECTS: Final = ("min_area", "fill_holes", "smooth", "simplify", "instances", "neck", "tissue_edge")
 """Names of the settings."""
 
 _LENGTHS: Final = {"px": math.nan, "m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "km": 1e3}
 _AREAS: Final = {"px": math.nan, "m2": 1.0, "cm2": 1e-4, "mm2": 1e-6, "um2": 1e-12, "km2": 1e6, "ha": 1e4}
-_OF_KIND: Final[Mapping[Kind, str]] = {"map": "cm m km ha", "slide": "um mm", "study": "mm cm"}
-_EXAMPLES: Final[Mapping[Kind, tuple[str, str]]] = {
+_OF_KIND: "Final[Mapping[Kind, str]]" = {"map": "cm m km ha", "slide": "um mm", "study": "mm cm"}
+_EXAMPLES: "Final[Mapping[Kind, tuple[str, str]]]" = {
     "map": ("5m", "500m2"),
     "slide": ("2um", "50um2"),
     "study": ("1mm", "20mm2"),
@@ -56,7 +58,7 @@ class Amount:
         """In m or m²; NaN in pixels."""
         return self.value * {**_LENGTHS, **_AREAS}[self.unit]
 
-    def check(self, image: str, kind: Kind, *, placed: bool) -> None:
+    def check(self, image: str, kind: "Kind", *, placed: bool) -> None:
         """Raise `RequestError` where the unit does not suit a kind of image, or one whose pixel size is not known."""
         if self.unit == "px":
             return

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def tuned(name: str, trials: Iterable[tuple[str, Callable[[], Found]]], truth: S
 
 def main() -> None:
     """Print a row for each method."""
+    if len(sys.argv) < 2 or find_spec("skimage") is None:
+        print("nuclei.py needs the archive dsb2018_he.zip and the package scikit-image")  # noqa: T201
+        return
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         with zipfile.ZipFile(sys.argv[1]) as archive:
