@@ -257,7 +257,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
         if not metadata and self.odd:
             if self.odd == "redirect":
                 self.send_response(302)
-                self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/elsewhere")
+                self.send_header("Location", f"http://{self.headers['Host']}/elsewhere")
                 self.end_headers()
             elif self.odd == "endless":
                 self.send_response(200)
