@@ -116,7 +116,7 @@ class Keywords(TypedDict, total=False):
     Default: no limit.
     """
     reports: str | Sequence[str] | None
-    """Kinds of reports to write. Default: all but class-map, flatgeobuf, probabilities and dicom-…. To name a dicom-…
+    """Kinds of reports to write. Default: all but those on request, of which docs/reports.md tells. To name a dicom-…
     report is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None

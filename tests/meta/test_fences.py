@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),
-    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py"),
+    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py", "reports/pmtiles.py"),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*"),
