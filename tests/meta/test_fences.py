@@ -17,9 +17,9 @@ PACKAGES = ("readers", "model", "reports", "pipelines", "limner")
 
 ROOMS: dict[str, tuple[str, ...]] = {
     # formats and coordinate systems
-    "rasterio": ("readers/raster/*", "model/class_map*", "reports/class_map.py"),
+    "rasterio": ("readers/raster/*", "model/class_map*", "reports/class_map.py", "reports/rasters.py"),
     "openslide": ("readers/slide/*",),
-    "tifffile": ("readers/slide/*", "reports/class_map.py"),
+    "tifffile": ("readers/slide/*", "reports/rasters.py"),
     "imagecodecs": ("readers/slide/*",),
     "pydicom": ("readers/dicom/*", "reports/dicom/*"),
     "highdicom": ("reports/dicom/*",),
