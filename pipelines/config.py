@@ -184,8 +184,8 @@ class Settings(BaseModel):
     Default: no limit.
     """
     reports: Texts = ()
-    """Kinds of reports to write. Default: all but class-map, flatgeobuf, pmtiles and dicom-…. To name a dicom-… report
-    is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
+    """Kinds of reports to write. Default: all but class-map, flatgeobuf, pmtiles, stac and dicom-…. To name a dicom-…
+    report is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: Texts = ()
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or

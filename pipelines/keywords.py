@@ -112,8 +112,8 @@ class Keywords(TypedDict, total=False):
     Default: no limit.
     """
     reports: str | Sequence[str] | None
-    """Kinds of reports to write. Default: all but class-map, flatgeobuf, pmtiles and dicom-…. To name a dicom-… report
-    is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
+    """Kinds of reports to write. Default: all but class-map, flatgeobuf, pmtiles, stac and dicom-…. To name a dicom-…
+    report is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
