@@ -1,6 +1,7 @@
 """Rasters of reports: bands are no colours, and reduced levels leave out what has no data."""
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,6 @@ def test_levels_of_a_slide_are_reduced_across_blocks(tmp_path: Path) -> None:
         [series] = file.series
         levels = [level.asarray() for level in series.levels]
     assert np.array_equal(levels[0], layers)
-    for larger, smaller in zip(levels, levels[1:], strict=False):
+    for larger, smaller in pairwise(levels):
         assert np.array_equal(smaller, np.stack([mean_of_four(layer) for layer in larger]))
     assert max(levels[-1].shape[1:]) <= 512
