@@ -104,6 +104,10 @@ class Settings(BaseModel):
     """Run the model on images that it was not made for, by its card. Every report then tells so."""
     schema_file: Text = ""
     """JSON schema file of the values to extract."""
+    probabilities: bool = False
+    """Keep the model's probability of each label at each analysed pixel, in steps of 1/250, for the report
+    probabilities and for fractional segmentations with report_options dicom-seg.type=fractional. Takes disk space.
+    """
     resolution: str = ""
     """Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."""
     stretch: Texts = ()
@@ -151,6 +155,10 @@ class Settings(BaseModel):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    icc: Literal["ignore", "apply"] = "ignore"
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] = "auto"
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -186,8 +194,8 @@ class Settings(BaseModel):
     Default: no limit.
     """
     reports: Texts = ()
-    """Kinds of reports to write. Default: all but class-map, flatgeobuf and dicom-…. To name a dicom-… report is to ask
-    for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
+    """Kinds of reports to write. Default: all but those on request, of which docs/reports.md tells. To name a dicom-…
+    report is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: Texts = ()
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
@@ -310,7 +318,7 @@ class Settings(BaseModel):
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
         stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
-        stated |= {"scene": ",".join(self.scene)}
+        stated |= {"scene": ",".join(self.scene), "icc": "" if self.icc == "ignore" else self.icc}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def slice_choice(self) -> SliceChoice | None:
