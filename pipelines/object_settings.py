@@ -16,8 +16,8 @@ OBJECTS: Final = ("min_area", "fill_holes", "smooth", "simplify", "instances", "
 
 _LENGTHS: Final = {"px": math.nan, "m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "km": 1e3}
 _AREAS: Final = {"px": math.nan, "m2": 1.0, "cm2": 1e-4, "mm2": 1e-6, "um2": 1e-12, "km2": 1e6, "ha": 1e4}
-_OF_KIND: "Final[Mapping[Kind, str]]" = {"map": "cm m km ha", "slide": "um mm", "study": "mm cm"}
-_EXAMPLES: "Final[Mapping[Kind, tuple[str, str]]]" = {
+_OF_KIND: Final["Mapping[Kind, str]"] = {"map": "cm m km ha", "slide": "um mm", "study": "mm cm"}
+_EXAMPLES: Final["Mapping[Kind, tuple[str, str]]"] = {
     "map": ("5m", "500m2"),
     "slide": ("2um", "50um2"),
     "study": ("1mm", "20mm2"),

@@ -40,7 +40,7 @@ def fill_holes(
         return filled, changed
     rings, owner = shapely.get_rings(polygons[pierced], return_index=True)
     inner = np.flatnonzero(np.diff(owner, prepend=-1) == 0)
-    holes = shapely.polygons(rings[inner])
+    holes: Objects = np.asarray(shapely.polygons(rings[inner]), dtype=object)
     gone = fillable(holes)
     if occupied is not None:
         gone[occupied.query(holes, predicate="contains")[0]] = False
@@ -135,7 +135,7 @@ def _on_edges(along: Floats, across: Floats, ends: Floats, axis: int, other: int
     keys = np.sort(line.astype(np.int64) * len(places) + place)
     keys = keys[np.diff(keys, prepend=-1) != 0]
     edges = np.flatnonzero((ends[:, other] == across) & (ends[:, axis] != along))
-    end: Whole = np.searchsorted(places, ends[edges, axis])
+    end = np.asarray(np.searchsorted(places, ends[edges, axis]), dtype=np.int64)
     start, row = place[edges], line[edges].astype(np.int64) * len(places)
     low = np.searchsorted(keys, row + np.minimum(start, end), side="right")
     high = np.searchsorted(keys, row + np.maximum(start, end), side="left")

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ class Threshold:
         if options.checkpoint not in QUANTITIES:
             remedy = f"{did_you_mean(options.checkpoint, QUANTITIES)}Quantities: {', '.join(QUANTITIES)}"
             raise RequestError("the threshold's quantity", "must be known", value=options.checkpoint, remedy=remedy)
-        self._quantity = cast("Quantity", options.checkpoint)
+        self._quantity: Quantity = options.checkpoint
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -152,4 +152,5 @@ class Threshold:
             amounts = pixels[..., ("red", "green", "blue").index(self._quantity)] / 255.0
         else:
             amounts = Stain.from_json(stain)(pixels)[..., STAINS.index(self._quantity)].astype(np.float64)
-        return np.clip(gaussian_filter(amounts, self._options.sigma, truncate=_TRUNCATE, mode="nearest"), 0.0, 1.0)
+        smooth = gaussian_filter(amounts, self._options.sigma, truncate=_TRUNCATE, mode="nearest")
+        return np.clip(np.asarray(smooth, dtype=np.float64), 0.0, 1.0)
