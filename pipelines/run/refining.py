@@ -32,6 +32,7 @@ from ..object_settings import ALL, Amount, ObjectSettings
 from .object_pixels import mean_intensities
 from .plan import ImagePlan
 
+NO_AREAS: Final = "nothing changed: no finding is an area of a class map"
 TOO_LARGE: Final = f"not split: the box around it has more than {LARGEST:,} pixels"
 UNREADABLE: Final = "intensities not measured: the image cannot be read as it was"
 TOO_MANY: Final = f"outlines not changed: those that touch have more than {MOST_VERTICES:,} vertices"
@@ -101,6 +102,9 @@ class Refiner:
         of, settings = self.plan, self.settings
         if of.spec.volume is not None or not len(found):
             return found, ()
+        if settings.chosen and not any(table.is_area.any() for _, table in _batches(found)):
+            self._account.mention(NO_AREAS, [""])
+            return found, self._account.changes()
         found = self._without_strips(found)
         found = self._without_small(found)
         if settings.fill_holes or settings.instances:
