@@ -23,6 +23,7 @@ from ...model.findings_table import Chunk, FindingsTable, Flags, Floats, Index, 
 from ...model.merged_findings import BATCH, MergedFindings, arranged, connected
 from ...model.objects.borders import MOST_VERTICES, fill_holes, simplify, smooth
 from ...model.objects.edge import find_strips, without_strips
+from ...model.objects.outlines import follow_pixels
 from ...model.objects.watershed import LARGEST, split
 from ...readers.errors import LimnerError
 from ...readers.image import ImageInfo
@@ -243,7 +244,7 @@ class Refiner:
                     chunks.append(self.keep(table))
                 continue
             table = found.take(rows)
-            here = np.flatnonzero(table.is_area & _polygons(table))
+            here = np.flatnonzero(table.is_area & follow_pixels(table.geometries, self.plan.grid))
             shapes = table.geometries.copy()
             for plane in np.unique(table.plane[here]).tolist():
                 of = here[table.plane[here] == plane]
