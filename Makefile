@@ -86,6 +86,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/volume_memory.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py
+	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland
