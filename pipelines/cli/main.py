@@ -58,25 +58,57 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run the same command again to resume."""
-    from ..progress import TerminalProgress
+    from ...readers.sandbox import start_scanning
+
+    start_scanning()
+    from ..progress import TerminalProgress, stopped_text
     from ..run.execute import run
     from ..run_result import run_text
 
+    progress = TerminalProgress()
     try:
-        with TerminalProgress() as progress:
+        with progress:
             result = run(settings, progress)
     except Stopped as stop:
-        print_message("\nStopped. Results so far are kept; the same command resumes the run.")
+        print_message(f"\n{stopped_text(progress, again='command')}")
         raise typer.Exit(stop.exit_code) from None
     _print_problems(result.reports, requested=bool(settings.reports))
     print_result(run_text(result, settings.out))
     raise typer.Exit(result.exit_code)
 
 
+@add_command(app, "watch")
+def watch_command(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, given as its --out.")],
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Print how far it is, and end.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks. Default: 1.")] = 1.0,
+) -> None:
+    """Show the progress of a run from another terminal, until it ends; reads its folder only, and stops nothing."""
+    from ..progress import TerminalProgress
+    from ..run.watching import NOT_WATCHED, Watcher
+
+    watcher = Watcher(Path(run_folder))
+    try:
+        if once:
+            watched = watcher.read()
+        else:
+            with TerminalProgress(watcher.held_bytes) as progress:
+                watched = watcher.follow(progress, every=every)
+    except Stopped as stop:
+        print_message(f"\n{NOT_WATCHED}")
+        raise typer.Exit(stop.exit_code) from None
+    print_result(repr(watched))
+    raise typer.Exit(watched.exit_code)
+
+
 @add_command(app, "plan")
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
+    from ...readers.sandbox import start_scanning
+
+    start_scanning()
     from ..plan_text import plan_text, time_text
     from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
@@ -104,19 +136,25 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
-    from ..describe import scanned_json, scanned_text
-    from ..run.execute import check_options
-    from ..run.redaction import scan_with_redaction, unmatched_entries
-    from ..run.windows import with_visibility_note
+    from ...readers.sandbox import start_scanning
 
-    check_options(settings)
+    start_scanning()
+    from ...readers.registry import check_options
+    from ..describe import scanned_json, scanned_text
+    from ..run.redaction import scan_with_redaction, unmatched_entries
+    from ..run.scanning import reader_options
+
+    check_options(reader_options(settings), settings.reader or None)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)
     if unmatched := unmatched_entries(settings, found, redactor):
         print_message(unmatched)
-    noted = (replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found)
-    scanned = [redactor.scanned(row) for row in noted]
+    if any(info.kind == "study" for row in found for info in row.infos):
+        from ..run.windows import with_visibility_note
+
+        found = [replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found]
+    scanned = [redactor.scanned(row) for row in found]
     text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)
     print_result(text)
     if not any(row.infos for row in scanned):
@@ -261,11 +299,19 @@ def plugins_command() -> None:
 
 
 @add_command(app, "doctor")
-def doctor_command() -> None:
-    """Show the environment: versions, formats, model weights, cores, memory, disk space."""
-    from .listings import doctor_text
+@with_settings(PLANNING)
+def doctor_command(settings: "Settings") -> None:
+    """Say what would be done with INPUTS and what is missing; without them, what this installation has."""
+    from ..progress import TerminalProgress
+    from .doctor import diagnose, doctor_text
 
-    print_result(doctor_text())
+    if not settings.inputs:
+        print_result(doctor_text())
+        return
+    with TerminalProgress() as progress:
+        found = diagnose(settings, progress)
+    print_result(found.text)
+    raise typer.Exit(found.exit_code)
 
 
 def main() -> NoReturn:

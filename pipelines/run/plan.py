@@ -6,7 +6,6 @@ reason. An image that cannot be analysed is a failed row, and the others go on.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
 from ...readers.regions import Grid, Region, cut_regions
-from ...readers.registry import ScannedFile, known_options, scan
+from ...readers.registry import ScannedFile
 from ...readers.render import Stretch
 from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
@@ -39,10 +38,8 @@ from .domain_check import check_domain
 from .kept_overviews import keep_overview
 from .overview_stats import FITTED, OUTSIDE, NothingChosenError, OnStep, compute_overview_stats
 from .picture import fit_to_picture
-from .run_folder import is_run_folder
 from .windows import with_model_window
 
-RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
 NOT_CHOSEN = "not chosen with --slices"
 DEFAULT_INPUT_SPEC = InputSpec(tile=336)  # for runs without a model: the tile size of common vision encoders
@@ -236,37 +233,40 @@ def make_plan(
     return Plan(tuple(plans), tuple(_file_rows(scanned, failed)))
 
 
-def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
-    """The readers' options: those of the settings, and what readers need of other settings.
-
-    `key` is the path of a key file for pseudonyms.
-    """
-    for name, example in (("names", "--names show"), ("crosswalk", "--crosswalk FILE")):
-        if name in settings.reader_options:
-            rule, remedy = f"must be given as {name}", f"Give {example}"
-            raise RequestError(f"setting reader_options.{name}", rule, remedy=remedy)
-    known = known_options(settings.reader or None)
-    implied = {"names": "show" if settings.names == "show" else "hide"} | ({"key_file": key} if key else {})
-    implied |= {"crosswalk": settings.crosswalk} if settings.crosswalk else {}
-    return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
-
-
-def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedFile]:
-    """Scan the inputs, without the run folders in them. Raises `RequestError` where there are no inputs."""
-    if not settings.inputs:
-        raise RequestError("inputs", "must name at least one file or folder", remedy="limner run INPUT... --out DIR")
-
-    def reason_to_skip(folder: str) -> str | None:
-        if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - strings, as the registry has them
-            return ""
-        return RUN_FOLDER if is_run_folder(Path(folder)) else None
-
-    return scan(settings.inputs, options, reader=settings.reader or None, skip_folder=reason_to_skip)
-
-
 def area_digest(settings: Settings) -> str:
     """The sha256 of the area-of-interest file, or of the files of a Shapefile; "" without one."""
     return vector_digest(settings.area) if settings.area else ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderPlan:
+    """What is decided of an image before any of its pixels is read."""
+
+    info: ImageInfo
+    """With notes."""
+    spec: InputSpec
+    planes: frozenset[int]
+    """The slices to analyse, from 0."""
+    montage: StackMontage | None
+    grid: Grid
+
+
+def plan_headers(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> HeaderPlan:
+    """Whether a model suits an image, and at which pixel size it sees it, by the image's headers.
+
+    Raises `LimnerError` where it does not.
+    """
+    spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    info = with_model_window(info, spec, settings)
+    if spec.volume is not None:
+        _check_volume(info, settings)
+    planes = _chosen_planes(info, settings)
+    whole = _whole_tiles(info, annotator, settings)
+    info = replace(info, notes=(*info.notes, *_size_notes(info, spec, settings, whole)))
+    montage = _montage(info, spec, settings, planes)
+    grid = _grid(info, montage, analysis_scale(info, spec, settings, whole, montage), image_orientation(info))
+    check_domain(info, annotator, settings, grid.scale, stain_known=False)
+    return HeaderPlan(info, spec, planes, montage, grid)
 
 
 def _plan_image(
@@ -279,16 +279,8 @@ def _plan_image(
     scratch: Path | None,
 ) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
-    spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
-    info = with_model_window(info, spec, settings)
-    if spec.volume is not None:
-        _check_volume(info, settings)
-    planes = _chosen_planes(info, settings)
-    whole = _whole_tiles(info, annotator, settings)
-    info = replace(info, notes=(*info.notes, *_size_notes(info, spec, settings, whole)))
-    montage = _montage(info, spec, settings, planes)
-    grid = _grid(info, montage, analysis_scale(info, spec, settings, whole, montage), image_orientation(info))
-    check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
+    headers = plan_headers(info, annotator, settings)  # before the overview is read
+    info, spec, planes, montage, grid = headers.info, headers.spec, headers.planes, headers.montage, headers.grid
     stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
