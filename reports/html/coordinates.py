@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers import geodesy
-from ...readers.geometry import Placement, Points
+from ...readers.geometry import Placement, Points, crs_name
 from ...readers.orientation import UPRIGHT, Orientation
-from ..measures import crs_name
 from ..overview.scale_bar import format_length, north
 from ..writer import ImageRecord, Overview
 
