@@ -42,7 +42,6 @@ def method_facts(record: Record) -> Pairs:
     rows += [(key.replace("_", " "), value) for key, value in sorted(model.items())]
     rows += [("Labels", ", ".join(record.labels))] if record.labels else []
     rows += [("Preset", record.preset)] if record.preset else []
-    rows += [("Began", record.started)] if record.started else []
     rows += [("limner", record.version)]
     return [(name, shorten(value, where="manifest.json")) for name, value in rows if value]
 
