@@ -87,6 +87,19 @@ class Overview:
     """How the image was turned to be this picture of a map, which is north-up; `scale` is along the picture's axes."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TileFeatures:
+    """The features of some tiles of an image, by a frozen encoder."""
+
+    boxes: npt.NDArray[np.float64]
+    """(n, 4): x0, y0, x1, y1 in level-0 pixels; a tile at the border may reach beyond the image."""
+    features: npt.NDArray[np.float32]
+    """(n, dimensions)."""
+    valid: npt.NDArray[np.float32]
+    """(n,) the share of each tile that is valid, in the region of interest and not masked."""
+    plane: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of a run, with access to its findings."""
@@ -107,6 +120,8 @@ class ImageRecord:
     unanalysed: tuple[UnanalysedRegion, ...] = ()
     roi: BaseGeometry | None = None
     """The region of interest in level-0 pixels; None for the whole image."""
+    tissue: BaseGeometry | None = None
+    """The tissue of a slide in level-0 pixels, detected or given; None where it was not looked for."""
     name: str = ""
     """The name of the image's file or folder, after as many of its folders as tell it apart from others of the run. A
     pseudonym where it may identify a patient, or "": reports then show the id."""
@@ -121,6 +136,13 @@ class ImageRecord:
     """The regions of a map or slide that were analysed, with where their cores (H, W) in grid pixels were: None for all
     of it. A mask is read from the image again, at each call. Raises `LimnerError` where that cannot be read."""
 
+    masked: Callable[[], Iterator[tuple[Region, Mask]]] | None = None
+    """The regions of which something lies under the run's mask, such as one of cloud, with what of their cores (H, W)
+    in grid pixels; None for a run without one. Read from the run folder at each call."""
+
+    mask_excludes: bool = True
+    """Whether that was left out, and not analysed all the same."""
+
     original: Callable[[], ImageInfo] | None = None
     """The metadata with the real paths of the image's files, for reports that read them again. Raises `LimnerError`
     where they are gone or have changed since the run."""
@@ -132,6 +154,15 @@ class ImageRecord:
 
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
+
+    tile: int = 0
+    """Side of a tile in pixels of the analysis."""
+
+    features: Callable[[], Iterator[TileFeatures]] | None = None
+    """The features of its tiles, region by region, where the run's annotator gives some. Read at each call."""
+
+    feature_shape: tuple[int, int] = (0, 0)
+    """How many tiles have features, and of how many dimensions."""
 
     @property
     def complete(self) -> bool:

@@ -18,6 +18,7 @@ import typer
 
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from .check import check_app
+from .features import add_features
 from .models import models_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
@@ -71,6 +72,9 @@ def run_command(settings: "Settings") -> None:
     _print_problems(result.reports, requested=bool(settings.reports))
     print_result(run_text(result, settings.out))
     raise typer.Exit(result.exit_code)
+
+
+add_features(app)
 
 
 @add_command(app, "plan")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from shapely.errors import ShapelyError
 
 from ...model.finding import PackedRaster, Result
@@ -20,17 +20,13 @@ from ...model.merging import merge_chunks
 from ...model.volume.volume import LabelMap
 from ...readers.errors import LimnerError, ReadError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
-from ...readers.geodesy import box_areas_m2
-from ...readers.image import ImageInfo
+from ...readers.image import ImageInfo, Mask
 from ...readers.options import make_plugin
 from ...readers.plugins import installed, load
 from ...reports.measures import batches
-from ...reports.patient_geometry import pixel_area_m2
 from ...reports.streams import Stream, StreamingWriter, send
 from ...reports.writer import (
     NOT_RUN,
-    Area,
-    AreaStatus,
     FileRow,
     ImageRecord,
     PartlyWrittenError,
@@ -39,19 +35,20 @@ from ...reports.writer import (
     Writer,
 )
 from ..progress import EventHandler, Reporting
-from .analysed import analysed_cores
+from .analysed import analysed_cores, masked_cores
+from .areas import image_areas, nothing_analysed
+from .features import ReadRaster, feature_shape, read_features
 from .manifest import load_manifest
+from .masks import MASK
 from .model_selection import NONE
 from .overview_stats import EMPTY
-from .parts import PARTS, unpack_raster
+from .parts import PARTS, placeless, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
 from .record_pictures import overview_picture, slice_pictures
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP
 from .windows import NOT_VISIBLE
-
-FAILED = "failed: the reasons are listed with the regions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,32 +176,35 @@ def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
     manifest = load_manifest(folder)
     cache = _FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
 
-    def label_map(entry: Entry) -> LabelMap | None:
-        return read_raster(folder, entry, LABEL_MAP) if LABEL_MAP in entry.rasters else None
+    def rasters(entry: Entry, name: str) -> npt.NDArray[Any]:
+        return read_raster(folder, entry, name)
 
-    return _make_record(manifest, read_entries(folder), cache, label_map, read_sources(folder), scratch)
+    return _make_record(manifest, read_entries(folder), cache, rasters, read_sources(folder), scratch)
 
 
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
     """A run without a folder; images are read from the paths in the manifest."""
     found = {result.region: result for result in results}
-    entries = {key: Entry(key, one.image, one.status, one.error, one.coverage) for key, one in found.items()}
+    entries = {
+        key: Entry(key, one.image, one.status, one.error, one.coverage, rasters=placeless(one.rasters))
+        for key, one in found.items()
+    }
 
     def chunks(entries: Sequence[Entry]) -> list[Chunk]:
         return [FindingsTable.of(finding for entry in entries for finding in found[entry.region].findings)]
 
-    def label_map(entry: Entry) -> LabelMap | None:
-        raster = found[entry.region].rasters.get(LABEL_MAP)
+    def rasters(entry: Entry, name: str) -> npt.NDArray[Any]:
+        raster = found[entry.region].rasters[name]
         return unpack_raster(raster) if isinstance(raster, PackedRaster) else raster
 
-    return _make_record(manifest, entries, _FindingsCache("memory", chunks), label_map, {})
+    return _make_record(manifest, entries, _FindingsCache("memory", chunks), rasters, {})
 
 
 def _make_record(
     manifest: Mapping[str, Any],
     entries: Mapping[str, Entry],
     cache: "_FindingsCache",
-    label_map: "_ReadLabelMap",
+    rasters: ReadRaster,
     sources: Mapping[str, str],
     scratch: Path | None = None,
 ) -> Record:
@@ -216,7 +216,7 @@ def _make_record(
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
         images=tuple(
-            _image_record(plan, entries, cache, label_map, sources, name=name, scratch=scratch)
+            _image_record(plan, entries, cache, rasters, sources, name=name, scratch=scratch)
             for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
@@ -236,10 +236,6 @@ def _run_digest(manifest: Mapping[str, Any], entries: Mapping[str, Entry]) -> st
     """The sha256 of the manifest and of what became of each region: another one once an interrupted run goes on."""
     outcomes = [[key, entry.status, entry.error, entry.findings] for key, entry in sorted(entries.items())]
     return hashlib.sha256(json.dumps([manifest, outcomes], sort_keys=True).encode()).hexdigest()
-
-
-_ReadLabelMap = Callable[[Entry], LabelMap | None]
-"""The label map of a slice; None where it has no label."""
 
 
 @dataclass(slots=True)
@@ -308,12 +304,18 @@ def _image_record(
     plan: ImagePlan,
     entries: Mapping[str, Entry],
     cache: _FindingsCache,
-    label_map: _ReadLabelMap,
+    rasters: ReadRaster,
     sources: Mapping[str, str],
     *,
     name: str,
     scratch: Path | None,
 ) -> ImageRecord:
+    def label_map(entry: Entry) -> LabelMap | None:
+        return rasters(entry, LABEL_MAP) if LABEL_MAP in entry.rasters else None
+
+    def read_mask(entry: Entry) -> Mask:
+        return rasters(entry, MASK)
+
     found = [entries.get(region.key) for region in plan.regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
     unanalysed = [
@@ -328,7 +330,7 @@ def _image_record(
         for box, plane in plan.reported_boxes(region)
     ]
     unanalysed += [UnanalysedRegion(plan.info.box, "skipped", NOT_CHOSEN, plane) for plane in plan.left_out]
-    areas = _areas(plan, found)
+    areas, shape = image_areas(plan, found), feature_shape(found)
 
     def original() -> ImageInfo:
         info, remedy = restore_paths(plan.info, sources), "Restore the file as it was, or run again into another folder"
@@ -358,13 +360,19 @@ def _image_record(
         scale=plan.grid.scale,
         unanalysed=tuple(unanalysed),
         roi=plan.area,
+        tissue=plan.tissue_area,
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
-        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original),
+        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original, read_mask),
+        masked=None if plan.mask is None else lambda: masked_cores(plan, found, read_mask),
+        mask_excludes=plan.mask is None or plan.mask.excludes,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
         forced=plan.forced,
-        warnings=plan.warnings or _nothing_analysed(areas),
+        tile=plan.spec.tile,
+        features=(lambda: read_features(plan, found, rasters)) if shape[0] else None,
+        feature_shape=shape,
+        warnings=plan.warnings or nothing_analysed(areas),
     )
 
 
@@ -384,68 +392,6 @@ def _image_names(infos: Sequence[ImageInfo], *, show: bool) -> list[str]:
     return ["" if hide else names.get(path, "") for path, hide in zip(paths, hidden, strict=True)]
 
 
-_AREA_STATUSES: tuple[AreaStatus, ...] = ("analysed", "no data", "skipped", "unreadable")  # in the order of reports
-_AreaKey = tuple[AreaStatus, str]  # status and reason
-_Share = tuple[float, float | None, int]  # pixels, m², regions
-
-
-def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
-    """The image's area by status and reason. The parts sum to the whole, since cores partition the image."""
-    cores = [region.core for region in plan.regions]
-    m2 = box_areas_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
-    pixel = pixel_area_m2(plan.info)
-    parts: dict[_AreaKey, list[_Share]] = {("analysed", ""): []}
-    for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
-        pixels = plan.area_px(plan.regions[i])
-        whole = (pixels, None if m2 is None else float(m2[i]) * pixels / (core.width * core.height))
-        for key, share in _area_parts(entry, whole, plan.outside_reason):
-            parts.setdefault(key, []).append(share)
-    if plan.left_out:
-        one = plan.info.box
-        each = box_areas_m2([(one.x0, one.y0, one.x1, one.y1)], plan.info.placement)
-        shares = [(one.width * one.height, None if each is None else float(each[0]), 1)] * len(plan.left_out)
-        parts.setdefault(("skipped", NOT_CHOSEN), []).extend(shares)
-    areas: list[Area] = []
-    for status, reason in sorted(parts, key=lambda key: (_AREA_STATUSES.index(key[0]), key[1])):
-        shares = parts[status, reason]
-        pixels = math.fsum(share[0] for share in shares)
-        metres = math.fsum(share[1] or 0.0 for share in shares)
-        known = metres if m2 is not None else None if pixel is None else pixels * pixel
-        areas.append(Area(status, reason, pixels, known, sum(share[2] for share in shares)))
-    return tuple(areas)
-
-
-def _nothing_analysed(areas: Sequence[Area]) -> tuple[str, ...]:
-    """A warning where all regions were run or skipped, and not one pixel was analysed."""
-    analysed = any(area.status == "analysed" and area.pixels for area in areas)
-    if analysed or any(area.status == "unreadable" or area.reason in {NOT_RUN, NO_MODEL} for area in areas):
-        return ()
-    reasons = dict.fromkeys(area.reason for area in areas if area.pixels)
-    return (f"Nothing was analysed: {', '.join(reasons)}.",)
-
-
-def _area_parts(
-    entry: Entry | None, whole: tuple[float, float | None], outside_reason: str
-) -> list[tuple[_AreaKey, _Share]]:
-    """How the core of one region is divided. The region itself is counted once."""
-    if entry is None:
-        return [(("skipped", NOT_RUN), (*whole, 1))]
-    if entry.status == "failed":
-        return [(("unreadable", FAILED), (*whole, 1))]
-    cover, empty = entry.coverage, entry.error == EMPTY
-    if cover is None:
-        return [(("no data", EMPTY) if empty else ("skipped", entry.error), (*whole, 1))]
-    unseen = entry.error == NOT_VISIBLE
-    skipped = entry.status == "skipped" and not unseen
-    valid: _AreaKey = ("unreadable", NOT_VISIBLE) if unseen else ("analysed", "")
-    parts: list[tuple[_AreaKey, _Share]] = [
-        (valid, (cover.valid_px, cover.valid_m2, int(not skipped))),
-        (("no data", EMPTY), (cover.invalid_px, cover.invalid_m2, int(skipped and empty))),
-        (("skipped", outside_reason), (cover.outside_px, cover.outside_m2, int(skipped and not empty))),
-    ]
-    return [(key, share) for key, share in parts if share[0] > 0 or share[2]]
-
-
 def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
     """How the image was analysed, as rows of a report."""
     rows: dict[str, str] = {}
@@ -463,6 +409,8 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
         rows["Montages"] = f"of up to {plan.montage.columns} × {plan.montage.rows} slices, in order, row by row"
     if plan.tissue:
         rows["Tissue"] = plan.tissue
+    if plan.mask is not None:
+        rows["Mask"] = plan.mask.how if plan.mask.excludes else f"{plan.mask.how}; flagged, not excluded"
     if "window_used" in facts:
         rows["Window"] = facts["window_used"]
     elif plan.stretch is not None:
