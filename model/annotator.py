@@ -12,6 +12,7 @@ from ..readers.image import ImageInfo
 from ..readers.regions import Region
 from .domain import Domain
 from .finding import Kind
+from .probabilities import LabelProbabilities
 from .tiling import TileGrid, Tiles
 
 UNDECIDED: Final = "undecided"
@@ -99,6 +100,8 @@ class View:
     """Whether its rendering shows anything: see `readers.render.visibility`."""
     masked: Masked | None = None
     """What of the region lies under a mask, such as one of cloud; None without one."""
+    probabilities: LabelProbabilities | None = None
+    """Where a segmentation model puts the probabilities of the canvas's pixels; None where the run keeps none."""
 
 
 @dataclass(frozen=True, slots=True)

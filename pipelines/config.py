@@ -111,6 +111,10 @@ class Settings(BaseModel):
     """Run the model on images that it was not made for, by its card. Every report then tells so."""
     schema_file: Text = ""
     """JSON schema file of the values to extract."""
+    probabilities: bool = False
+    """Keep the model's probability of each label at each analysed pixel, in steps of 1/250, for the report
+    probabilities and for fractional segmentations with report_options dicom-seg.type=fractional. Takes disk space.
+    """
     resolution: str = ""
     """Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."""
     stretch: Texts = ()
@@ -208,7 +212,7 @@ class Settings(BaseModel):
     Default: no limit.
     """
     reports: Texts = ()
-    """Kinds of reports to write. Default: all but class-map, flatgeobuf, features-… and dicom-…. To name a dicom-…
+    """Kinds of reports to write. Default: all but those on request, of which docs/reports.md tells. To name a dicom-…
     report is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: Texts = ()

@@ -131,7 +131,7 @@ def about(record: Record, image: ImageRecord) -> dict[str, str | int | float]:
         facts |= {"level0_magnification": power, "target_magnification": power / across}
     if microns:
         facts |= {"microns_per_pixel_level0": microns, "microns_per_pixel": microns * across}
-    facts |= {"image": clean_text(info.id), "use": clean_text(record.use), "limner": record.version, "run": record.run}
+    facts |= {"image": clean_text(info.id), "use": clean_text(record.use), "limner": record.version}
     return facts | {"encoder": clean_text(json.dumps(dict(record.model), sort_keys=True))}
 
 

@@ -20,6 +20,7 @@ from ..annotator import Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.torchscript import read_torchscript
 from ..checkpoints.untrusted import wrap_errors
+from ..scores import sigmoid
 from .masks import Box, Mask, fill_holes, largest_component, sample, spread
 from .orientation import closest_axes
 from .volume import LabelMap, Volume, Voxels
@@ -51,23 +52,25 @@ class DeepBet:
         shape = turn.shape(volume.shape)
         coarse = sample(volume, turn, (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])), self._coarse)
         limits = _limits(coarse, subject)
-        box = find_box(largest_component(self._run(0, coarse, limits)), shape)
+        box = find_box(largest_component(self._run(0, coarse, limits) > 0), shape)
         labels = np.zeros(shape, dtype=np.uint8)
         if box is not None:
-            mask = self._run(1, sample(volume, turn, box, self._fine), limits)
-            labels[box] = fill_holes(largest_component(spread(mask, [part.stop - part.start for part in box])))
+            logits, sides = self._run(1, sample(volume, turn, box, self._fine), limits), _sides(box)
+            labels[box] = fill_holes(largest_component(spread(logits > 0, sides)))
+            if volume.probabilities is not None:
+                volume.probabilities.turned(turn).put(1, box, spread(sigmoid(logits), sides))
         straight = turn.invert(labels)
         for number in range(volume.shape[0]):
             yield np.ascontiguousarray(straight[number])
 
-    def _run(self, number: int, voxels: Voxels, limits: tuple[float, float]) -> Mask:
+    def _run(self, number: int, voxels: Voxels, limits: tuple[float, float]) -> Voxels:
         import torch
 
         low, high = limits
         with torch.inference_mode(), memory_errors():
             x = torch.from_numpy(voxels).sub_(low).div_(high - low).clamp_(0, 1)
             x = x.sub_(x.mean()).div_(x.std()).mul_(_STD).add_(_MEAN)
-            return (self._networks[number](x[None, None])[0, 0] > 0).numpy()
+            return self._networks[number](x[None, None])[0, 0].numpy()
 
     @staticmethod
     def cost(shape: tuple[int, int, int], spacing: tuple[float, float, float], weights: float) -> Cost:
@@ -75,6 +78,10 @@ class DeepBet:
         del spacing
         voxels = shape[0] * shape[1] * shape[2]
         return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS + _LABELLING * voxels)
+
+
+def _sides(box: Box) -> list[int]:
+    return [part.stop - part.start for part in box]
 
 
 def _limits(coarse: Voxels, subject: str) -> tuple[float, float]:

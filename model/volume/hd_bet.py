@@ -58,7 +58,11 @@ class HdBet:
         if not std > 0:
             rule, remedy = "must have voxels of different values", "Choose another series"
             raise ModelError(subject, rule, value=f"{mean:g}", remedy=remedy)
-        mask = largest_component(self._probability((voxels - mean) / std) > 0.5)
+        probability = self._probability((voxels - mean) / std)
+        mask = largest_component(probability > 0.5)
+        if volume.probabilities is not None:
+            whole = np.s_[:, :, :]
+            volume.probabilities.turned(turn).put(1, whole, spread(probability, turn.shape(volume.shape)))
         labels = turn.invert(spread(mask, turn.shape(volume.shape)).view(np.uint8))
         for number in range(volume.shape[0]):
             yield np.ascontiguousarray(labels[number])

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .orientation import Turn
+from .orientation import Array, Turn
 from .volume import Volume, Voxels
 
 Mask = npt.NDArray[np.bool_]
@@ -42,9 +42,10 @@ def sample(volume: Volume, turn: Turn, box: Box, shape: Sequence[int]) -> Voxels
     return out
 
 
-def spread(mask: Mask, shape: Sequence[int]) -> Mask:
-    """The mask at `shape` voxels, each as the nearest."""
-    return mask[np.ix_(*(nearest(have, want) for have, want in zip(mask.shape, shape, strict=True)))]
+def spread(mask: Array, shape: Sequence[int]) -> Array:
+    """The values of a mask, or others, at `shape` voxels, each as the nearest."""
+    places = np.ix_(*(nearest(have, want) for have, want in zip(mask.shape, shape, strict=True)))
+    return mask[places]  # pyright: ignore[reportReturnType]
 
 
 def largest_component(mask: Mask) -> Mask:

@@ -109,6 +109,11 @@ class MonaiBundle:
         code = _MODALITIES.get(stated.upper(), "")
         return (Domain(kind="study", modalities=(code,)),) if code else ()
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `VolumeModel`: where its post-processing says what makes them of the network's values."""
+        return bool(self._bundle.pipeline.activation)
+
     def suits(self, info: ImageInfo) -> None:
         """Any stack that is a volume suits."""
 

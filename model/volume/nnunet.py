@@ -28,6 +28,7 @@ from ..checkpoints.memory import memory_errors
 from ..checkpoints.untrusted import wrap_errors
 from ..checkpoints.weights import sha256_of
 from ..domain import Domain
+from ..probabilities import LabelProbabilities
 from .answers import CHUNK, Decision, label_rows, over_half
 from .intensity import Normaliser, hold
 from .nnunet_checkpoint import Checkpoint, check_shapes, read_checkpoint
@@ -41,6 +42,7 @@ from .volume import LabelMap, Volume
 
 STEP: Final = 0.5
 """Of a patch, between neighbours: nnU-Net's default."""
+_MOST_HALF: Final = 65504.0
 AIR: Final = -1024.0
 """HU of voxels of CT that are not valid."""
 
@@ -90,6 +92,11 @@ class NnUNet:
         """See `VolumeModel`."""
         return self.config.domain
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `VolumeModel`: always."""
+        return True
+
     def suits(self, info: ImageInfo) -> None:
         """Any stack that is a volume suits."""
 
@@ -123,7 +130,8 @@ class NnUNet:
         if box is not None:
             voxels, answers = turn.apply(held.voxels)[box], turn.apply(labels)[box]
             spacing = [float(np.float32(one)) for one in volume.spacing]  # as files of NIfTI have it
-            rows = self._label_rows(voxels, turn.values(spacing))
+            kept = volume.probabilities and volume.probabilities.turned(turn).within(box)
+            rows = self._label_rows(voxels, turn.values(spacing), kept)
             for number, row in enumerate(rows):
                 answers[number] = row
                 while in_order and given <= box[0].start + number:
@@ -181,7 +189,10 @@ class NnUNet:
         return Patches(self.config.patch, (first, second, third), nnunet_importance(self.config.patch))
 
     def _label_rows(
-        self, voxels: npt.NDArray[np.generic], spacing: tuple[float, float, float]
+        self,
+        voxels: npt.NDArray[np.generic],
+        spacing: tuple[float, float, float],
+        probabilities: LabelProbabilities | None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """The labels of each row of the cropped voxels, on the network's axes: see `label_rows`."""
         config = self.config
@@ -194,8 +205,12 @@ class NnUNet:
         back = Resampler(Resampling.plan(target, source, config.logits, (config.spacing, spacing)))
         logits = map(self._average, slide(cache.read, target, self._patches(target), self._logits))
         labels = config.labels
-        decision = Decision(labels.regions or tuple(range(labels.heads)), over_half if labels.regions else None)
-        return label_rows(logits, back, decision, f"checkpoint {config.source}")
+        decision = (
+            Decision(labels.regions, over_half, torch.sigmoid)
+            if labels.regions
+            else Decision(tuple(range(labels.heads)), to_probabilities=_softmax)
+        )
+        return label_rows(logits, back, decision, f"checkpoint {config.source}", probabilities)
 
     def _logits(self, patch: torch.Tensor) -> torch.Tensor:
         """The logits of a patch by each fold in turn, (folds · classes, …), averaged over the mirror images."""
@@ -220,6 +235,11 @@ class NnUNet:
         for other in others:
             first = first + other
         return first / len(self._networks) if others else first
+
+
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Of logits (classes, height, width), some of which may be beyond the half precision that they were held in."""
+    return logits.nan_to_num(posinf=_MOST_HALF, neginf=-_MOST_HALF).softmax(dim=0)
 
 
 def turn_of(volume: Volume, config: NnUNetConfig) -> Turn:

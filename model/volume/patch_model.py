@@ -72,6 +72,11 @@ class PatchModel:
         """The card's."""
         return self.card.domain
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `VolumeModel`: always."""
+        return True
+
     def suits(self, info: ImageInfo) -> None:
         """Any stack that is a volume suits."""
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import torch
 
+from ..probabilities import LabelProbabilities
 from .answers import Decision, label_rows
 from .intensity import hold
 from .orientation import AxesTriple, Turn, closest_axes, stacked_upwards
@@ -236,7 +237,8 @@ class Pipeline:
         voxels = turn.apply(hold(volume, fill=self.fill).voxels)
         labels = np.zeros(volume.shape, dtype=np.uint8)
         answers = turn.apply(labels)
-        for number, row in enumerate(self._label_rows(voxels, turn.values(volume.spacing), network, source)):
+        kept = volume.probabilities and volume.probabilities.turned(turn)
+        for number, row in enumerate(self._label_rows(voxels, turn.values(volume.spacing), network, source, kept)):
             answers[number] = row
         yield from labels
 
@@ -262,14 +264,19 @@ class Pipeline:
         return stage, Resampler(replace(plan, source=plan.target, target=plan.source, orders=orders, steps=steps)), box
 
     def _label_rows(
-        self, voxels: Any, spacing: tuple[float, float, float], network: Network, source: str
+        self,
+        voxels: Any,
+        spacing: tuple[float, float, float],
+        network: Network,
+        source: str,
+        probabilities: LabelProbabilities | None,
     ) -> Iterator[Any]:
         stage, back, box = self.prepare(voxels, spacing)
         rows = slide(stage.start(), stage.shape, self.patches(stage.shape), network)
         scores = (self._activate(row) for row in rows)
         if box is not None:
             scores = _uncropped(scores, box, back.source)
-        return label_rows(scores, back, self.decision, source)
+        return label_rows(scores, back, self.decision, source, probabilities)
 
     def _activate(self, row: torch.Tensor) -> torch.Tensor:
         if self.activation == "softmax":

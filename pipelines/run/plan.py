@@ -144,7 +144,9 @@ class ImagePlan:
 
     def to_json(self) -> dict[str, Any]:
         """Values for JSON, without the regions, which follow from them."""
-        alone = self.tissue_area is None or self.tissue_area is self.area
+        tissue = (
+            "" if self.tissue_area is None or self.tissue_area is self.area else shapely.to_geojson(self.tissue_area)
+        )
         return {
             "info": self.info.to_json(),
             "spec": _INPUT_SPEC.dump_python(self.spec, mode="json"),
@@ -161,7 +163,7 @@ class ImagePlan:
             **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
             **({} if self.montage is None else {"montage": asdict(self.montage)}),
             **({} if self.mask is None else {"mask": self.mask.to_json()}),
-            **({} if alone else {"tissue_area": json.loads(shapely.to_geojson(self.tissue_area))}),
+            **({"tissue_area": json.loads(tissue)} if tissue else {}),
         }
 
     @classmethod

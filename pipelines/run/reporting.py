@@ -17,12 +17,14 @@ from ...model.finding import PackedRaster, Result
 from ...model.findings_table import Chunk, FindingsTable
 from ...model.merged_findings import MergedFindings
 from ...model.merging import merge_chunks
+from ...model.probabilities import Steps
 from ...model.volume.volume import LabelMap
 from ...readers.errors import LimnerError, ReadError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
-from ...readers.image import ImageInfo, Mask
+from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.plugins import installed, load
+from ...readers.regions import Region
 from ...reports.measures import batches
 from ...reports.streams import Stream, StreamingWriter, send
 from ...reports.writer import (
@@ -39,7 +41,6 @@ from .analysed import analysed_cores, masked_cores
 from .areas import image_areas, nothing_analysed
 from .features import ReadRaster, feature_shape, read_features
 from .manifest import load_manifest
-from .masks import MASK
 from .model_selection import NONE
 from .overview_stats import EMPTY
 from .parts import PARTS, placeless, unpack_raster
@@ -47,7 +48,7 @@ from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
 from .record_pictures import overview_picture, slice_pictures
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
-from .stack_job import LABEL_MAP
+from .stack_job import LABEL_MAP, PROBABILITIES
 from .windows import NOT_VISIBLE
 
 
@@ -176,10 +177,10 @@ def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
     manifest = load_manifest(folder)
     cache = _FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
 
-    def rasters(entry: Entry, name: str) -> npt.NDArray[Any]:
-        return read_raster(folder, entry, name)
+    def raster(entry: Entry, name: str) -> npt.NDArray[Any] | None:
+        return read_raster(folder, entry, name) if name in entry.rasters else None
 
-    return _make_record(manifest, read_entries(folder), cache, rasters, read_sources(folder), scratch)
+    return _make_record(manifest, read_entries(folder), cache, raster, read_sources(folder), scratch)
 
 
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
@@ -193,18 +194,18 @@ def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> 
     def chunks(entries: Sequence[Entry]) -> list[Chunk]:
         return [FindingsTable.of(finding for entry in entries for finding in found[entry.region].findings)]
 
-    def rasters(entry: Entry, name: str) -> npt.NDArray[Any]:
-        raster = found[entry.region].rasters[name]
-        return unpack_raster(raster) if isinstance(raster, PackedRaster) else raster
+    def raster(entry: Entry, name: str) -> npt.NDArray[Any] | None:
+        kept = found[entry.region].rasters.get(name)
+        return unpack_raster(kept) if isinstance(kept, PackedRaster) else kept
 
-    return _make_record(manifest, entries, _FindingsCache("memory", chunks), rasters, {})
+    return _make_record(manifest, entries, _FindingsCache("memory", chunks), raster, {})
 
 
 def _make_record(
     manifest: Mapping[str, Any],
     entries: Mapping[str, Entry],
     cache: "_FindingsCache",
-    rasters: ReadRaster,
+    raster: "_ReadRaster",
     sources: Mapping[str, str],
     scratch: Path | None = None,
 ) -> Record:
@@ -213,10 +214,11 @@ def _make_record(
     names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
     variants = sorted({plan.spec.variant for plan in plans})
+    kept = bool(manifest["config"].get("probabilities"))
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
         images=tuple(
-            _image_record(plan, entries, cache, rasters, sources, name=name, scratch=scratch)
+            _image_record(plan, entries, cache, raster, sources, name=name, scratch=scratch, kept=kept)
             for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
@@ -236,6 +238,23 @@ def _run_digest(manifest: Mapping[str, Any], entries: Mapping[str, Entry]) -> st
     """The sha256 of the manifest and of what became of each region: another one once an interrupted run goes on."""
     outcomes = [[key, entry.status, entry.error, entry.findings] for key, entry in sorted(entries.items())]
     return hashlib.sha256(json.dumps([manifest, outcomes], sort_keys=True).encode()).hexdigest()
+
+
+_ReadRaster = Callable[[Entry, str], npt.NDArray[Any] | None]
+"""The raster of a region by its name; None where it has none."""
+
+
+def _kept(raster: _ReadRaster) -> ReadRaster:
+    """Reads rasters that a run has kept. Raises `StoreError` where one is missing."""
+
+    def read(entry: Entry, name: str) -> npt.NDArray[Any]:
+        found = raster(entry, name)
+        if found is None:
+            remedy = "Restore it from a backup, or run again into another folder"
+            raise StoreError(f"{name} of {entry.region}", "must be in the run folder", remedy=remedy)
+        return found
+
+    return read
 
 
 @dataclass(slots=True)
@@ -304,18 +323,13 @@ def _image_record(
     plan: ImagePlan,
     entries: Mapping[str, Entry],
     cache: _FindingsCache,
-    rasters: ReadRaster,
+    raster: _ReadRaster,
     sources: Mapping[str, str],
     *,
     name: str,
     scratch: Path | None,
+    kept: bool,
 ) -> ImageRecord:
-    def label_map(entry: Entry) -> LabelMap | None:
-        return rasters(entry, LABEL_MAP) if LABEL_MAP in entry.rasters else None
-
-    def read_mask(entry: Entry) -> Mask:
-        return rasters(entry, MASK)
-
     found = [entries.get(region.key) for region in plan.regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
     unanalysed = [
@@ -347,8 +361,14 @@ def _image_record(
 
     def label_maps() -> Iterator[LabelMap]:
         for entry in found:
-            read = None if entry is None else label_map(entry)
+            read = None if entry is None else raster(entry, LABEL_MAP)
             yield np.zeros(plan.info.size[::-1], dtype=np.uint8) if read is None else read
+
+    def probabilities() -> Iterator[tuple[Region, Steps]]:
+        for region, entry in zip(plan.regions, found, strict=True):
+            read = None if entry is None else raster(entry, PROBABILITIES)
+            if read is not None:
+                yield region, read
 
     return ImageRecord(
         info=plan.info,
@@ -363,14 +383,16 @@ def _image_record(
         tissue=plan.tissue_area,
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
-        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original, read_mask),
-        masked=None if plan.mask is None else lambda: masked_cores(plan, found, read_mask),
+        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original, _kept(raster)),
+        masked=None if plan.mask is None else lambda: masked_cores(plan, found, _kept(raster)),
         mask_excludes=plan.mask is None or plan.mask.excludes,
+        grid=plan.grid,
+        probabilities=probabilities if kept else None,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
         forced=plan.forced,
         tile=plan.spec.tile,
-        features=(lambda: read_features(plan, found, rasters)) if shape[0] else None,
+        features=(lambda: read_features(plan, found, _kept(raster))) if shape[0] else None,
         feature_shape=shape,
         warnings=plan.warnings or nothing_analysed(areas),
     )

@@ -1,6 +1,7 @@
 """The method of HD-BET with a small network of random weights: resizing, the network, folds, and the way back."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.checkpoints.cards import find_volume_card
+from limner.model.probabilities import STEPS, LabelProbabilities
 from limner.model.volume import hd_bet_network
 from limner.model.volume.cards import find_volume_model
 from limner.model.volume.hd_bet import HdBet, resize, spline_weights
@@ -129,7 +131,10 @@ def test_labels_do_not_depend_on_the_orientation(
     turn = Turn((2, 0, 1), (True, False, True))
     stored = turn.apply(voxels)
     moved = Volume(stored.shape, turn.affine(volume.affine, voxels.shape), lambda n: stored[n])
-    found = np.stack(list(method.segment(moved, "model test")))
+    room = LabelProbabilities({1: 0}, np.zeros((1, *moved.shape), np.uint8))
+    found = np.stack(list(method.segment(replace(moved, probabilities=room), "model test")))
+    assert (room.values[0][found == 1] >= STEPS // 2).all()
+    assert room.values.max() > STEPS // 2
     assert np.mean(turn.invert(found) != expected) < 1e-3  # the order of sums may decide a voxel at exactly one half
 
 
