@@ -68,7 +68,7 @@ def write_cog(
     plain = path.with_name(f"{path.name}.plain")
     layout: dict[str, Any] = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "band"}
     shape = {"dtype": "uint8", "count": len(layers), "width": width, "height": height}
-    layout |= {**shape, "nodata": nodata, "bigtiff": "if_safer"}
+    layout |= {**shape, "nodata": nodata, "bigtiff": "if_safer", "photometric": "minisblack"}  # else 3 bands are RGB
     placed: dict[str, Any] = (
         {"crs": placement.crs, "transform": _transform(grid, placement)} if placement.has_unit else {}
     )

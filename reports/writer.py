@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from shapely.geometry.base import BaseGeometry
 
+from ..model.annotator import InputSpec
 from ..model.finding import Finding
 from ..model.probabilities import Steps
 from ..readers.errors import LimnerError
@@ -159,6 +160,9 @@ class ImageRecord:
     whole, with the image's own pixels, made square in the patient. Read at each call; None for each where the image
     cannot be read any more."""
 
+    spec: InputSpec | None = None
+    """What the annotator needed of the image; None where that is not known."""
+
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
 
@@ -233,7 +237,7 @@ class Writer(Protocol):
 
     A writer whose optional attribute `on_request` is true is used only where `--reports` names it: for reports that
     identify a patient, say. One whose optional attribute `needs_probabilities` is true is refused before a run that
-    keeps none.
+    keeps none, and one whose optional attribute `last` is true writes after all others, and may list their files.
     """
 
     @property

@@ -148,7 +148,7 @@ class MonaiBundle:
         source, there = (shape[2], shape[1], shape[0]), (spacing[2], spacing[1], spacing[0])
         spacings = next((one.spacing for one in pipeline.steps if isinstance(one, Resample)), (None,) * 3)
         target = new_shape(source, there, [new or old for new, old in zip(spacings, there, strict=True)])
-        return pipeline_cost(pipeline, file_bytes([self._folder / self._file]), shape, target, self._bundle.channels)
+        return pipeline_cost(pipeline, file_bytes([self._folder / self._file]), target, self._bundle.channels)
 
     @cached_property
     def _file(self) -> Path:

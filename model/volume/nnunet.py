@@ -3,8 +3,8 @@
     slices ─▶ turned to the training's axes ─▶ cropped ─▶ normalised ─▶ resampled ─▶ patches ─▶ logits
     label maps ◀── turned back ◀── in the whole ◀── labels ◀───── resampled row by row ◀──────────┘
 
-Held are the voxels of the series, two bytes each where they are whole numbers, else four, their labels, one byte each,
-and each fold's logits of as many rows as a patch has, in float16 as nnU-Net's own.
+Held are each fold's logits of as many rows as a patch has, in float16 as nnU-Net's own. The voxels of the series, two
+bytes each where they are whole numbers, else four, and their labels, one byte each, are on disk.
 """
 
 # torch's types do not cover what is used here:
@@ -23,6 +23,7 @@ import torch
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
+from ...readers.scratch import scratch_array
 from ..annotator import Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.untrusted import wrap_errors
@@ -43,6 +44,7 @@ from .volume import LabelMap, Volume
 STEP: Final = 0.5
 """Of a patch, between neighbours: nnU-Net's default."""
 _MOST_HALF: Final = 65504.0
+_ALLOCATORS: Final = 0.12 * 2**30  # bytes that they keep of what is freed: measured
 AIR: Final = -1024.0
 """HU of voxels of CT that are not valid."""
 
@@ -123,7 +125,7 @@ class NnUNet:
         config = self.config
         turn = turn_of(volume, config).then(config.transpose)
         held = hold(volume, fill=AIR if config.scheme == "CTNormalization" else 0.0)
-        labels = np.zeros(volume.shape, dtype=np.uint8)
+        labels = scratch_array(volume.shape)
         box = held.box(turn)
         in_order = turn.order[0] == 0 and not turn.flips[0]
         given = 0
@@ -161,7 +163,7 @@ class NnUNet:
             weights=4.0 * numbers,
             dtype="float32",
             work=work,
-            activations=5.0 * math.prod(shape) + logits + band + max(running, back),
+            activations=_ALLOCATORS + logits + band + max(running, back),
         )
 
     @cached_property

@@ -3,9 +3,8 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,11 +12,11 @@ import numpy as np
 from ...model.annotator import Cost
 from ...model.views import grid_of
 from ...readers.errors import RequestError
-from ...readers.files import parse_fields
 from ...readers.image import ImageInfo
 from ...readers.registry import readers
 from ..config import Settings, parse_bytes
 from .plan import ImagePlan
+from .processes import held_bytes
 
 MAX_OPEN: Final = 4
 """Images that a process keeps open; a batch rarely spans two images."""
@@ -172,18 +171,6 @@ class Headroom:
             return True
         release_freed_memory()
         return held_bytes(os.getpid()) + self.ahead <= self.limit
-
-
-def held_bytes(pid: int) -> float:
-    """Bytes of memory that a process and its descendants have allocated, without cached files; 0 where not known."""
-    return parse_fields(Path(f"/proc/{pid}/status")).get("RssAnon", 0.0) + sum(map(held_bytes, _processes_of(pid)))
-
-
-def _processes_of(pid: int) -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):  # it has just ended
-                yield from map(int, (task / "children").read_text(encoding="ascii").split())
 
 
 def release_freed_memory() -> None:

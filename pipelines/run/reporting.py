@@ -93,7 +93,7 @@ def write_reports(
     streaming = [writer for writer in writers if isinstance(writer, StreamingWriter)]
     passes = len(writers) - len(streaming) + 1
     outcomes = _write_streams(record, folder, streaming, lambda share: on_event(Reporting("reports", share / passes)))
-    for writer in writers:
+    for writer in sorted(writers, key=lambda writer: getattr(writer, "last", False)):
         if writer.name not in outcomes:
             on_event(Reporting(writer.name, (1 + len(outcomes) - len(streaming)) / passes))
             outcomes[writer.name] = _outcome(lambda writer=writer: writer.write(record, folder))
@@ -390,6 +390,7 @@ def _image_record(
         probabilities=probabilities if kept else None,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
+        spec=plan.spec,
         forced=plan.forced,
         tile=plan.spec.tile,
         features=(lambda: read_features(plan, found, _kept(raster))) if shape[0] else None,

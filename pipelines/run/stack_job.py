@@ -1,6 +1,5 @@
 """Annotates a stack as a volume: a result for each slice, with the outlines of its labels and the label map itself."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +62,7 @@ def annotate_stack(
     start = time.perf_counter()
     volume = Volume.of(plan.info, slices.read)
     if probabilities:
-        volume = replace(volume, probabilities=_room(plan, labels, volume.shape))
+        volume = replace(volume, probabilities=_room(labels, volume.shape))
     kept = volume.probabilities
     chosen = {region.plane: region for region in regions}
     found: dict[int, Result] = {}
@@ -81,15 +80,10 @@ def annotate_stack(
     return [replace(found[region.plane], seconds=seconds) for region in regions]
 
 
-def _room(plan: ImagePlan, labels: Labels, shape: tuple[int, int, int]) -> LabelProbabilities:
-    """Room for the probabilities of a volume, on disk. Raises `ModelError`."""
+def _room(labels: Labels, shape: tuple[int, int, int]) -> LabelProbabilities:
+    """Room for the probabilities of a volume, on disk. Raises `LimnerError`."""
     places: dict[str | int, int] = {int(number): place for place, number in enumerate(np.flatnonzero(labels.numbers))}
-    try:
-        return LabelProbabilities(places, scratch_array((len(places), *shape)))
-    except OSError as error:
-        rule = f"must find {len(places) * math.prod(shape) / 1e9:.2g} GB for probabilities in the temporary folder"
-        remedy = "Free disk space, set TMPDIR, or keep fewer labels with --labels"
-        raise ModelError(plan.info.id, rule, value=error.strerror or str(error), remedy=remedy) from error
+    return LabelProbabilities(places, scratch_array((len(places), *shape)))
 
 
 class _Slices:
