@@ -22,6 +22,7 @@ from pydantic import (
 
 from ..readers.errors import RequestError, did_you_mean, excerpt
 from ..readers.plugins import Group, installed
+from .object_settings import OBJECTS, ObjectSettings
 from .resolution import Resolution
 from .settings_files import presets, read_preset, read_settings
 from .slice_choice import SliceChoice
@@ -44,6 +45,7 @@ QUALITY_BANDS = ("SCL", "QA_PIXEL")
 NEUTRAL = (
     *("out", "engine", "address", "workers", "gpus_per_worker", "batch", "memory"),
     *("reports", "report_options", "reference", "fetch"),
+    *OBJECTS,
 )
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
@@ -223,6 +225,26 @@ class Settings(BaseModel):
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
     IMAGE=FILE. Dice and surface distances go to reference.csv.
     """
+    min_area: Text = ""
+    """Least area of areas of a class map that are reported: 500m2 or 0.05ha on maps, 50um2 on slides, 20mm2 in studies,
+    or 5px of the analysis. Smaller ones are left out once areas are joined across regions; areas.csv accounts for them.
+    """
+    fill_holes: Text = ""
+    """Fill holes of areas up to this area, in the same units, or all. A hole that holds another area stays."""
+    smooth: bool = False
+    """Cut the corners of pixels from outlines, so that steps become lines. Borders stay shared."""
+    simplify: Text = ""
+    """Leave out vertices of outlines whose triangle with their neighbours is smaller than the square of this: 5m on
+    maps, 2um on slides, 1mm in studies or 1px. Borders stay shared.
+    """
+    instances: Texts = ()
+    """Labels whose areas are split into objects where they are narrow, each with its perimeter, circularity and mean
+    intensities; all for every label.
+    """
+    neck: float = Field(0.75, gt=0, le=1)
+    """Width of a neck between two instances, as a share of the smaller one's: only narrower ones part them."""
+    tissue_edge: Text = "12um"
+    """Depth up to which an area that only lines the edge of the tissue of a slide is no object; off keeps it."""
     fetch: bool = False
     """Allow downloading the model's weights."""
 
@@ -248,6 +270,11 @@ class Settings(BaseModel):
         if value:
             parse_bytes(value)
         return value
+
+    @model_validator(mode="after")
+    def _check_objects(self) -> Self:
+        ObjectSettings.of(self.model_dump(include=set(OBJECTS)))
+        return self
 
     @field_validator("stretch")
     @classmethod

@@ -61,6 +61,21 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What one setting of objects changed of the areas of a label, against those that the model's classes have."""
+
+    label: str
+    what: str
+    """As a phrase: "smaller than 50 µm²"."""
+    findings: int
+    """By how many there are more."""
+    pixels: float
+    """By how many level-0 pixels they are larger."""
+    m2: float
+    """The same; NaN where the pixel size is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnanalysedRegion:
     """A region that was not analysed."""
 
@@ -129,6 +144,9 @@ class ImageRecord:
     pseudonym where it may identify a patient, or "": reports then show the id."""
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen: hardly any tissue, a doubtful field and the like."""
+
+    changes: Callable[[], Sequence[Change]] = tuple
+    """What settings of objects changed of the findings, by label: without it they would have the areas of classes."""
 
     label_maps: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None = None
     """Of a stack that was annotated as a volume: the label map (rows, columns) of each slice in order, 0 where there is
