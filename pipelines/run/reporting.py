@@ -46,7 +46,7 @@ from .model_selection import NONE
 from .overview_stats import EMPTY
 from .parts import PARTS, placeless, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
-from .record_pictures import overview_picture, slice_pictures
+from .record_pictures import overview_picture, slice_pictures, with_kept_overviews
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP, PROBABILITIES
@@ -223,7 +223,7 @@ def _make_record(
     kept = bool(manifest["config"].get("probabilities"))
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
-        images=tuple(
+        images=with_kept_overviews(
             _image_record(plan, entries, cache, raster, sources, name=name, scratch=scratch, kept=kept)
             for plan, name in zip(plans, names, strict=True)
         ),
