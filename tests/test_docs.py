@@ -25,7 +25,8 @@ from limner.model.checkpoints.cards import (
     shipped_cards,
 )
 from limner.pipelines.cli.main import app, main
-from limner.pipelines.config import Settings, presets
+from limner.pipelines.config import Settings
+from limner.pipelines.settings_files import presets
 from limner.readers.raster.bands import SENSORS
 from limner.reports.columns import FINDINGS, INSTANCES, MODEL
 from limner.reports.cores import CORES, core_label_columns
