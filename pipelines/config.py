@@ -153,6 +153,10 @@ class Settings(BaseModel):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    icc: Literal["ignore", "apply"] = "ignore"
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] = "auto"
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -287,7 +291,7 @@ class Settings(BaseModel):
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
         stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
-        stated |= {"scene": ",".join(self.scene)}
+        stated |= {"scene": ",".join(self.scene), "icc": "" if self.icc == "ignore" else self.icc}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def slice_choice(self) -> SliceChoice | None:

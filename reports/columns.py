@@ -13,9 +13,10 @@ import numpy as np
 
 from ..model.finding import Finding
 from ..model.merged_findings import columnar
+from ..readers.geometry import crs_name
 from ..readers.image import Kind
 from .csv_safety import clean_text
-from .measures import FindingsBatch, crs_name
+from .measures import FindingsBatch
 from .patient_geometry import box_sizes_mm, centres_lps_mm, lateralities, slice_positions_mm
 from .streams import Stream, write_stream
 from .table import Column, Topic, Typed, columns_for, csv_table, with_unique_names

@@ -6,7 +6,6 @@ Vertices of many findings are transformed in one call, so that a hundred thousan
 # pyright: reportUnknownMemberType=false
 
 import math
-import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,9 +30,6 @@ from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]
 Numbers = npt.NDArray[np.float64]
-
-_ROOT_ID = re.compile(r'(?:ID|AUTHORITY)\s*\[\s*"(\w+)"\s*,\s*"?(\w+)"?\s*\]\s*\]\s*$')
-_ROOT_NAME = re.compile(r'^\s*\w+\s*\[\s*"([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -159,17 +155,6 @@ def lonlat(placement: Placement, xy: Points) -> Points:
             return np.full((1, 2), np.nan)
         half = len(xy) // 2
         return np.concatenate([lonlat(placement, xy[:half]), lonlat(placement, xy[half:])])
-
-
-def crs_name(crs: str | None) -> str:
-    """A CRS in short: "EPSG:32618" where its WKT has that id, else its name; "" without one."""
-    if not crs:
-        return ""
-    code = _ROOT_ID.search(crs)
-    if code:
-        return f"{code[1]}:{code[2]}"
-    name = _ROOT_NAME.match(crs)
-    return name[1] if name else crs
 
 
 @dataclass(frozen=True, slots=True)

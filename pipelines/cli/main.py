@@ -58,6 +58,9 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run the same command again to resume."""
+    from ...readers.sandbox import start_scanning
+
+    start_scanning()
     from ..progress import TerminalProgress, stopped_text
     from ..run.execute import run
     from ..run_result import run_text
@@ -103,6 +106,9 @@ def watch_command(
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
+    from ...readers.sandbox import start_scanning
+
+    start_scanning()
     from ..plan_text import plan_text, time_text
     from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
@@ -130,19 +136,25 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
-    from ..describe import scanned_json, scanned_text
-    from ..run.execute import check_options
-    from ..run.redaction import scan_with_redaction, unmatched_entries
-    from ..run.windows import with_visibility_note
+    from ...readers.sandbox import start_scanning
 
-    check_options(settings)
+    start_scanning()
+    from ...readers.registry import check_options
+    from ..describe import scanned_json, scanned_text
+    from ..run.redaction import scan_with_redaction, unmatched_entries
+    from ..run.scanning import reader_options
+
+    check_options(reader_options(settings), settings.reader or None)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)
     if unmatched := unmatched_entries(settings, found, redactor):
         print_message(unmatched)
-    noted = (replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found)
-    scanned = [redactor.scanned(row) for row in noted]
+    if any(info.kind == "study" for row in found for info in row.infos):
+        from ..run.windows import with_visibility_note
+
+        found = [replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found]
+    scanned = [redactor.scanned(row) for row in found]
     text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)
     print_result(text)
     if not any(row.infos for row in scanned):

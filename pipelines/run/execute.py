@@ -33,7 +33,7 @@ from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .objects import write_run_reports
-from .plan import NO_MODEL, Plan, make_plan, reader_options
+from .plan import NO_MODEL, Plan, make_plan
 from .redaction import (
     Redactor,
     keep_refused,
@@ -45,6 +45,7 @@ from .redaction import (
 )
 from .reporting import load_writers, read_record, record_in_memory
 from .run_folder import RunFolder, as_store_errors, check_folder
+from .scanning import reader_options
 from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
 

@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py", "reports/pmtiles.py"),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py"),
-    "PIL": ("model/*", "reports/*", "pipelines/*"),
+    "PIL": ("model/*", "reports/*", "pipelines/*", "readers/slide/icc.py"),
     "matplotlib": ("pipelines/train/*",),
     "nibabel": ("reports/*",),
     "ray": ("pipelines/run/ray_engine.py",),
