@@ -153,8 +153,8 @@ def _against_grid(asset: Asset, info: ImageInfo) -> Iterator[str]:
         except ReadError:
             same = False
         if not same:
-            code: tuple[str, str] | None = own.to_authority()
-            name = ":".join(code) if code else own.name
+            code = own.to_epsg()
+            name = f"EPSG:{code}" if code else own.name
             yield _contradiction(asset, f"the CRS {name}", f"{grid.crs[:40]}")
     if grid.transform is not None and place.has_unit and place.warp is None:
         matrix = np.reshape(grid.transform, (2, 3))

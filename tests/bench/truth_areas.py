@@ -11,6 +11,8 @@ polygons); by default shared/data/geo beside the checkout. The outlines of the V
   one set and judged in the other, and once more with the sets exchanged. Outlines are cut at blocks, and what is nearer
   to another block than the side of a tile is left out, so that no tile has pixels of both.
 """
+# geopandas leaves much of what it returns untyped:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 
 import subprocess
 import sys
