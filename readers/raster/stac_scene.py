@@ -33,9 +33,9 @@ def scan_items(uri: str, options: RasterOptions) -> FolderScan:
     if not infos and not failed:
         rule, remedy = "must hold STAC items or link to them", "Save the items, with their assets, in its folder"
         raise ReadError(uri, rule, value="none", remedy=remedy)
-    told = tuple(((path,), _as_one(errors)) for path, errors in failed.items())
+    messages = tuple(((path,), _as_one(errors)) for path, errors in failed.items())
     side = ((uri, f"it lists the STAC items of {len(infos)} images"),) if infos else ()
-    return FolderScan(tuple(infos), told, side)
+    return FolderScan(tuple(infos), messages, side)
 
 
 def _as_one(errors: Sequence[ReadError]) -> ReadError:

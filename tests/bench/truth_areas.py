@@ -159,7 +159,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         virginia(Path(folder))
     if not (data / "sentinel2_slovenia_lulc").is_dir():
-        sys.exit(f"{data} has no sentinel2_slovenia_lulc: the tables of Slovenia are left out")
+        sys.stdout.write(f"{data} has no sentinel2_slovenia_lulc: the tables of Slovenia are left out\n")
+        return
     with tempfile.TemporaryDirectory() as folder:
         slovenia(data, Path(folder))
 

@@ -148,7 +148,8 @@ def main() -> None:
     """Print both tables."""
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED
     if not data.is_dir():
-        sys.exit(f"{data} must be a folder of labelled images")
+        sys.stdout.write(f"{data} is no folder of labelled images: nothing was measured\n")
+        return
     table(*buildings(data), "buildings")
     table(*trees(data), "trees")
 
