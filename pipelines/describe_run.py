@@ -32,12 +32,26 @@ def area_rows(image: ImageRecord) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
+def change_rows(image: ImageRecord) -> list[tuple[str, str, str, str]]:
+    """What settings of objects changed of an image's findings, by label, with a header; [] where nothing."""
+    changes, kind = image.changes(), image.info.kind
+    rows = [(one.label, f"{one.findings:+d}", _signed_area(one.pixels, one.m2, kind), one.what) for one in changes]
+    return [("changed", "count", "size", ""), *rows] if rows else []
+
+
+def _signed_area(pixels: float, m2: float, kind: Kind) -> str:
+    size = _area(abs(pixels), None if math.isnan(m2) else abs(m2), kind)
+    return f"{'−' if pixels < 0 else '+'}{size}" if pixels else ""
+
+
 def record_text(record: Record) -> str:
     """The images of a run: findings by label and area by outcome."""
     parts: list[str] = []
     for image in record.images:
         parts.append(visible(f"{image.info.id}  {image.info.uri}"))
         parts += [indent(table(findings_rows(record, image), right=(1, 2, 3))), ""] if record.assessed else []
+        if changes := change_rows(image):
+            parts += [indent(table(changes, right=(1, 2))), ""]
         parts += [indent(table(area_rows(image), right=(1, 2, 3)))]
         parts += [*(visible(f"  warning: {warning}") for warning in image.warnings), ""]
     if not record.assessed:

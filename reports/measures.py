@@ -188,8 +188,8 @@ class LabelTotals:
         for label, is_region in {*zip(batch.table.label.tolist(), whole.tolist(), strict=True)}:
             here = (batch.table.label == label) & (whole == is_region)
             sums = self._sums.setdefault((label, is_region), ([], [], []))
-            sums[0].extend(_exact_sum(pixels[here]))
-            sums[1].extend(_exact_sum(m2[here]))
+            sums[0].extend(exact_sum(pixels[here]))
+            sums[1].extend(exact_sum(m2[here]))
             sums[2].append(int(here.sum()))
 
     def areas(self, record: Record, image: ImageRecord) -> list[LabelArea]:
@@ -209,7 +209,7 @@ class LabelTotals:
         return result
 
 
-def _exact_sum(values: Numbers) -> tuple[float, float]:
+def exact_sum(values: Numbers) -> tuple[float, float]:
     """A sum and what rounding left of it, so that sums of batches add up as all values would."""
     rows = values.tolist()
     total = math.fsum(rows)

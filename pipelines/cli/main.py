@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
+from ..object_settings import OBJECTS
 from .check import check_app
+from .features import add_features
 from .models import models_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
@@ -75,6 +77,9 @@ def run_command(settings: "Settings") -> None:
     _print_problems(result.reports, requested=bool(settings.reports))
     print_result(run_text(result, settings.out))
     raise typer.Exit(result.exit_code)
+
+
+add_features(app)
 
 
 @add_command(app, "watch")
@@ -164,7 +169,9 @@ def info_command(
 
 
 @add_command(app, "report")
+@with_settings(OBJECTS)
 def report_command(
+    settings: "Settings",
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     reports: Annotated[
         list[str] | None,
@@ -180,7 +187,7 @@ def report_command(
         typer.Option("--reference", metavar="FILE", help="Reference mask as NIfTI, or IMAGE=FILE; repeatable."),
     ] = None,
 ) -> None:
-    """Write the reports of a run again; the files are identical."""
+    """Write the reports of a run again; the files are identical, unless settings of objects are given."""
     from ...reports.reference import ReferenceCsv, match_references
     from ..progress import TerminalProgress
     from ..run.manifest import load_manifest
@@ -193,7 +200,8 @@ def report_command(
     config = load_manifest(folder)["config"]
     names = named or config["reports"]
     writers = load_writers(names, config.get("report_options"))
-    record = read_record(folder)
+    given = settings.model_dump(include=settings.model_fields_set & set(OBJECTS))
+    record = read_record(folder, changes=given)
     if reference:
         stacks = [image.info for image in record.images if image.label_maps is not None]
         writers.append(ReferenceCsv(match_references(reference, stacks)))
