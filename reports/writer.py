@@ -121,6 +121,9 @@ class ImageRecord:
     """The regions of a map or slide that were analysed, with where their cores (H, W) in grid pixels were: None for all
     of it. A mask is read from the image again, at each call. Raises `LimnerError` where that cannot be read."""
 
+    outlines: Callable[[], Iterator[npt.NDArray[np.object_]]] | None = None
+    """The analysed polygons in level-0 pixels, some at a time, where they are known and `analysed` is not."""
+
     original: Callable[[], ImageInfo] | None = None
     """The metadata with the real paths of the image's files, for reports that read them again. Raises `LimnerError`
     where they are gone or have changed since the run."""
