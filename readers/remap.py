@@ -23,7 +23,7 @@ from .image import ImageInfo
 
 Shapes = npt.NDArray[np.object_]
 
-TOLERANCE: Final = 0.01
+TOLERANCE: Final = 1e-4
 """Pixels between a mapped edge and the straight edge that stands for it."""
 
 STEP: Final = 2.0**-20

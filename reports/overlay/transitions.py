@@ -90,7 +90,9 @@ class _Side:
         self._analysed = Overlay(np.concatenate([np.empty(0, dtype=object), *parts]))
         self.pixels = math.fsum(float(shapely.area(shapes).sum()) for shapes in parts)
         """The analysed area in level-0 pixels."""
-        self.bounds: Numbers = shapely.total_bounds(np.concatenate([np.empty(0, dtype=object), *parts]))
+        self.bounds: Numbers = (
+            np.array([math.nan] * 4) if not self.pixels else shapely.total_bounds(np.concatenate(parts))
+        )
         """Of the analysed area; NaN where nothing was analysed."""
         self.overlap = 0.0
         """Pixels that more than one label covers."""
