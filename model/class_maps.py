@@ -51,20 +51,21 @@ def class_map_to_polygons(
     view: View,
     segment: SegmentTile,
     to_scores: Callable[[ClassScores], ClassScores] = lambda values: values,
+    decide: Callable[[ClassScores], ClassScores] = lambda scores: scores,
     *,
     classes: Sequence[str],
     background: Collection[int] = (),
-    threshold: float = 0.0,
     network: str,
     averaging: "Averaging | None" = None,
 ) -> list[Answer]:
     """Trace the 4-connected areas of the class with the highest score, each with the mean of that score.
 
-    `to_scores` makes scores from 0 to 1 of the network's values. Classes whose index is in `background` give no areas,
-    nor do pixels whose highest score is below `threshold`. Tiles are run one at a time, so that an answer cannot depend
-    on the batch; a tile without a kept pixel in its core is not run. A pixel has the scores of the tile in whose core
-    it lies, unless `averaging` says otherwise. `network` names the network in errors. Raises `ModelError` where its
-    values have another shape, are not finite, or are no scores from 0 to 1.
+    `to_scores` makes scores from 0 to 1 of the network's values; `decide` changes them (H, W, classes) once they are
+    averaged, to 0 for a class that must not be chosen. `view.probabilities`, where it is asked for, gets them before
+    that. Classes whose index is in `background` give no areas, nor do pixels whose scores are all 0. Tiles are run one
+    at a time, so that an answer cannot depend on the batch; a tile without a kept pixel in its core is not run. A pixel
+    has the scores of the tile in whose core it lies, unless `averaging` says otherwise. `network` names the network in
+    errors. Raises `ModelError` where its values have another shape, are not finite, or are no scores from 0 to 1.
     """
     averaging = averaging or Averaging()
     of = f"network {network}"
@@ -99,19 +100,29 @@ def class_map_to_polygons(
             continue
         probabilities = mean_scores(tile, valid, np.s_[y0 - top : y1 - top, x0 - left : x1 - left])
         if total is None:
-            found[y0:y1, x0:x1], scores[y0:y1, x0:x1] = _best(probabilities)
+            found[y0:y1, x0:x1], scores[y0:y1, x0:x1] = _best(decide(probabilities))
+            _keep(view, np.s_[y0:y1, x0:x1], classes, probabilities)
         else:
             total[y0:y1, x0:x1, :-1] += probabilities * weights
             total[y0:y1, x0:x1, -1:] += weights
     if total is not None:
-        found, best = _best(total[..., :-1])
-        np.divide(best, total[..., -1], out=scores, where=total[..., -1] > 0)
+        mean = total[..., :-1]
+        np.divide(mean, total[..., -1:], out=mean, where=total[..., -1:] > 0)
+        found, scores = _best(decide(mean))
+        _keep(view, np.s_[:, :], classes, mean)
     counts = np.isin(np.arange(len(classes)), list(background), invert=True)
-    keep = view.keep_mask & counts[found] & (scores >= threshold)
+    keep = view.keep_mask & counts[found] & (scores > 0)
     return [
         Answer(classes[one.value], one.polygon, "area", min(1.0, one.score), numbers={"pixels": float(one.pixels)})
         for one in polygonise(found, scores, keep)
     ]
+
+
+def _keep(view: View, window: tuple[slice, slice], classes: Sequence[str], scores: ClassScores) -> None:
+    """Keep the scores (H, W, classes) of a window of the canvas, where the run keeps probabilities."""
+    if view.probabilities is not None:
+        for index, name in enumerate(classes):
+            view.probabilities.put(name, window, scores[..., index])
 
 
 def class_map_bytes(specs: Sequence[InputSpec], tiles: tuple[int, int], *, classes: int, averaging: Averaging) -> float:

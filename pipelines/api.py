@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -21,17 +22,18 @@ from .describe import html_table, image_rows, scanned_text
 from .keywords import Keywords
 from .overlays import compare, merge
 from .plan_text import plan_text
-from .progress import progress_display
+from .progress import Message, progress_display, stopped_text
 from .run.estimate import estimate
 from .run.execute import PreparedRun, prepare, run_in_memory
 from .run.execute import run as run_settings
 from .run.redaction import scan_with_redaction
+from .run.watching import NOT_WATCHED, Watched, Watcher
 from .run_result import Run
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
 
-__all__ = ["Run", "annotate", "compare", "merge", "open", "plan", "run", "scan"]
+__all__ = ["Run", "annotate", "compare", "merge", "open", "plan", "run", "scan", "watch"]
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -187,7 +189,27 @@ def run(inputs: Inputs, **settings: Unpack[Keywords]) -> Run:
     """
     given = _settings(inputs, settings)
     with progress_display() as on_event:
-        return run_settings(given, on_event)
+        try:
+            return run_settings(given, on_event)
+        except KeyboardInterrupt:
+            on_event(Message(stopped_text(on_event, again="call")))
+            raise
+
+
+def watch(run: str | os.PathLike[str], *, every: float = 1.0) -> Watched:
+    """Show the progress of a run that another process works on, from its folder alone, until it ends.
+
+    Shows it in a terminal and in a notebook. To interrupt it, there as by Ctrl-C, ends the watching and not the run.
+    Reads it `every` so many seconds. Raises `RequestError` where there is no run folder, `StoreError` where it is
+    damaged.
+    """
+    watched = Watcher(Path(run))
+    with progress_display(watched.held_bytes) as on_event:
+        try:
+            return watched.follow(on_event, every=every)
+        except KeyboardInterrupt:
+            on_event(Message(NOT_WATCHED))
+            return watched.read()
 
 
 def annotate(

@@ -7,10 +7,8 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,9 +21,9 @@ from pydantic import (
 )
 
 from ..readers.errors import RequestError, did_you_mean, excerpt
-from ..readers.files import read_file
 from ..readers.plugins import Group, installed
 from .resolution import Resolution
+from .settings_files import presets, read_preset, read_settings
 from .slice_choice import SliceChoice
 
 HD_NUM = range(1, 66)
@@ -40,8 +38,6 @@ NEUTRAL = (
 )
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
-_MAX_BYTES = 2**20  # of a settings file
-_MAX_DEPTH = 8  # nested lists and maps in a settings file
 _MAX_DIGITS = 18  # of an integer
 
 
@@ -106,6 +102,10 @@ class Settings(BaseModel):
     """Run the model on images that it was not made for, by its card. Every report then tells so."""
     schema_file: Text = ""
     """JSON schema file of the values to extract."""
+    probabilities: bool = False
+    """Keep the model's probability of each label at each analysed pixel, in steps of 1/250, for the report
+    probabilities and for fractional segmentations with report_options dicom-seg.type=fractional. Takes disk space.
+    """
     resolution: str = ""
     """Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."""
     stretch: Texts = ()
@@ -153,6 +153,10 @@ class Settings(BaseModel):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    icc: Literal["ignore", "apply"] = "ignore"
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] = "auto"
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -188,8 +192,8 @@ class Settings(BaseModel):
     Default: no limit.
     """
     reports: Texts = ()
-    """Kinds of reports to write. Default: all but class-map, flatgeobuf and dicom-…. To name a dicom-… report is to ask
-    for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
+    """Kinds of reports to write. Default: all but those on request, of which docs/reports.md tells. To name a dicom-…
+    report is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: Texts = ()
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
@@ -287,7 +291,7 @@ class Settings(BaseModel):
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
         stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
-        stated |= {"scene": ",".join(self.scene)}
+        stated |= {"scene": ",".join(self.scene), "icc": "" if self.icc == "ignore" else self.icc}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def slice_choice(self) -> SliceChoice | None:
@@ -425,74 +429,3 @@ def known_values(name: str) -> list[str]:
         return presets()
     groups: dict[str, Group] = {"reader": "limner.readers", "reports": "limner.writers"}
     return [entry for entry in installed(groups[name]) if entry != "array"] if name in groups else []
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A YAML loader that refuses duplicate keys."""
-
-
-def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys: set[str] = set()
-    for key, _ in node.value:
-        name = str(key.value)
-        if name in keys:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", node.start_mark)
-        keys.add(name)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
-
-
-def read_settings(path: str) -> dict[str, Any]:
-    """Read the settings of a YAML file, not yet validated. Raises `RequestError`."""
-    try:
-        text = read_file(path, max_bytes=_MAX_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            path, "must be readable text", value=str(error), remedy="Check the path of --config"
-        ) from error
-    return _parse_settings(text, path)
-
-
-def presets() -> list[str]:
-    """Names of the presets that ship, sorted."""
-    folder = files("limner.pipelines").joinpath("presets")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """Read the settings of a preset. Raises `RequestError` that suggests the nearest name."""
-    known = presets()
-    if name not in known:
-        remedy = f"{did_you_mean(name, known)}Presets: {', '.join(known)}"
-        raise RequestError(f"preset {name!r}", "must be one that ships with limner", remedy=remedy)
-    text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return _parse_settings(text, f"preset {name}")
-
-
-def _parse_settings(text: str, source: str) -> dict[str, Any]:
-    try:
-        _check_yaml(text)
-        found: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a stricter SafeLoader
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date, a number of too many digits
-        problem = excerpt(str(error), 200)
-        raise RequestError(source, "must be valid YAML", value=problem, remedy="Correct the line it names") from error
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        kind = type(found).__name__
-        raise RequestError(source, "must consist of `setting: value` lines", value=kind, remedy="See docs/settings.md")
-    return {str(key): value for key, value in cast("dict[object, object]", found).items()}
-
-
-def _check_yaml(text: str) -> None:
-    """Raise `YAMLError` for anchors, aliases, tags and deep nesting: settings need none, and attacks use them."""
-    depth = 0
-    events = yaml.parse(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    for event in cast("Iterable[Any]", events):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        named = isinstance(event, yaml.NodeEvent) and (event.anchor or getattr(event, "tag", None))
-        if named or depth > _MAX_DEPTH:
-            problem = f"settings must have no anchors, aliases or tags, and at most {_MAX_DEPTH} levels"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)

@@ -122,6 +122,7 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
             "microns_per_pixel": None if metres is None else [side * 1e6 for side in metres],
             "objective": None if objective is None else float(objective),
             "levels": None if levels is None else int(levels),
+            "icc_profile": facts.get("icc_profile"),
             **{key: facts.get(key) for key in _SCENE},
         }
     step = facts.get("step_mm_median")
@@ -232,6 +233,7 @@ def _slide_rows(info: ImageInfo) -> list[Row]:
         *([("objective", f"{facts['objective']}×")] if "objective" in facts else []),
         *((name, facts[name]) for name in ("stain", "organ") if name in facts),
         *([("levels", facts["levels"])] if "levels" in facts else []),
+        *([("icc", facts["icc_profile"])] if "icc_profile" in facts else []),
         *([("scene", ", ".join(facts[key] for key in _SCENE if key in facts))] if "scene" in facts else []),
         _channels(info),
     ]

@@ -30,6 +30,10 @@ class Keywords(TypedDict, total=False):
     """Run the model on images that it was not made for, by its card. Every report then tells so."""
     schema_file: str | os.PathLike[str] | None
     """JSON schema file of the values to extract."""
+    probabilities: bool | None
+    """Keep the model's probability of each label at each analysed pixel, in steps of 1/250, for the report
+    probabilities and for fractional segmentations with report_options dicom-seg.type=fractional. Takes disk space.
+    """
     resolution: str | None
     """Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."""
     stretch: str | tuple[float, float] | None
@@ -77,6 +81,10 @@ class Keywords(TypedDict, total=False):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: str | Sequence[str] | None
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    icc: Literal["ignore", "apply"] | None
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] | None
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -112,8 +120,8 @@ class Keywords(TypedDict, total=False):
     Default: no limit.
     """
     reports: str | Sequence[str] | None
-    """Kinds of reports to write. Default: all but class-map, flatgeobuf and dicom-…. To name a dicom-… report is to ask
-    for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
+    """Kinds of reports to write. Default: all but those on request, of which docs/reports.md tells. To name a dicom-…
+    report is to ask for objects that identify the patient: they hold the name, and the originals' UIDs and dates.
     """
     reference: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or

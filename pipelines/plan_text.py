@@ -10,14 +10,13 @@ from ..model.annotator import Cost
 from ..readers.geodesy import area_m2
 from ..readers.registry import COUNTED_ONCE
 from ..reports.overview.scale_bar import format_area
-from .cli.terminal import indent, plural, table, visible
+from .cli.terminal import bytes_text, duration_text, indent, plural, table, visible
 from .describe import NO_MODEL_CHOSEN, Row, image_rows, pixel_size_text
 from .run.estimate import Estimate, Timing
 from .run.execute import PreparedRun
 from .run.plan import ImagePlan
 
 _REGIONS = "regions to analyse"
-_MINUTE, _HOUR = 60.0, 3600.0
 
 
 def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
@@ -25,7 +24,7 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
     plan = prepared.redacted_plan
     parts: list[str] = []
     for image in plan.images:
-        parts += [indent(table(_plan_rows(image)), title=image.info.id), ""]
+        parts += [indent(table(plan_rows(image)), title=image.info.id), ""]
     parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in plan.files if row.status == "failed"]
     parts += [visible(f"{row.path}: {row.reason}") for row in plan.files if row.reason.endswith(COUNTED_ONCE)]
     others = (row.reason for row in plan.files if row.status == "skipped" and not row.reason.endswith(COUNTED_ONCE))
@@ -46,15 +45,16 @@ def time_text(timing: Timing, *, workers: int, cluster: bool = False) -> str:
         return f"{'time'.ljust(len(_REGIONS))}  cannot be measured. {timing.how}"
     place = "on this machine" + (f" with {plural(workers, 'worker')}" if workers > 1 else "")
     if cluster:
-        total = _duration(timing.seconds * workers)
+        total = duration_text(timing.seconds * workers)
         place = f"with {plural(workers, 'worker')} like this machine, {total} of all together"
-    rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} {place}, {timing.how}")]
+    rows = [("time".ljust(len(_REGIONS)), f"about {duration_text(timing.seconds)} {place}, {timing.how}")]
     if timing.peak:
-        rows.append(("memory measured", f"{_bytes(timing.peak)} on one {timing.unit}"))
+        rows.append(("memory measured", f"{bytes_text(timing.peak)} on one {timing.unit}"))
     return table(rows)
 
 
-def _plan_rows(image: ImagePlan) -> list[Row]:
+def plan_rows(image: ImagePlan) -> list[Row]:
+    """An image's metadata, and how it is analysed."""
     metres = image.analysis_metres
     reduced = max(image.grid.scale)
     own = f"its own pixels{f', reduced {reduced:.3g} times' if reduced > 1 else ''}"
@@ -68,7 +68,7 @@ def _plan_rows(image: ImagePlan) -> list[Row]:
         *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
     ]
     if min(image.grid.scale) < 1:
-        rows.append(("note", "pixels are enlarged, which adds no detail"))
+        rows.append(("analysed at", "pixels are enlarged, which adds no detail"))
     rows += [("warning", warning) for warning in image.warnings]
     return rows + [("note", note) for note in image.info.notes]
 
@@ -103,23 +103,23 @@ def _area_text(image: ImagePlan, area: BaseGeometry) -> str:
 def _memory_rows(known: Estimate) -> list[Row]:
     """The estimated memory of a worker, and the free memory."""
     cost, place = known.cost, "on this machine"
-    worker = f"about {_bytes(known.memory)}, estimated"
+    worker = f"about {bytes_text(known.memory)}, estimated"
     rows: list[Row] = []
     if cost is None:
         worker += ", without the model"
     else:
         parts = ((f"weights in {cost.dtype}", cost.weights), ("keys and values", cost.cache))
         sizes = ", ".join(
-            f"{name} {_bytes(size)}" for name, size in (*parts, ("activations", cost.activations)) if size
+            f"{name} {bytes_text(size)}" for name, size in (*parts, ("activations", cost.activations)) if size
         )
         if cost.device == "cpu":
             worker += f": {sizes}, and images and libraries"
         else:
             place = "on all GPUs" if cost.device == "split" else f"on {cost.device}"
-            rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
-    free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
+            rows.append(("GPU memory per worker", f"about {bytes_text(cost.memory)}, estimated: {sizes}"))
+    free = "unknown" if known.free is None else f"{bytes_text(known.free)} {place}"
     if known.planning is not None:
-        planning = f"{_bytes(known.planning)} at most, measured; a run needs it before its workers start"
+        planning = f"{bytes_text(known.planning)} at most, measured; a run needs it before its workers start"
         rows.append(("memory for planning", planning))
     return [("memory per worker", worker), *rows, ("memory free", free)]
 
@@ -132,13 +132,3 @@ def _tokens_text(cost: Cost) -> str:
     if cost.context and cost.tokens > cost.context:
         text += f". That is more than the model's {cost.context}: lower --hd-num, or these regions will fail"
     return text
-
-
-def _duration(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"{max(1, math.ceil(seconds))} s"
-    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -2,23 +2,31 @@
 
 import contextlib
 import html
+import math
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from ..model.finding import Status
-from .cli.terminal import EscapedStream, plural, visible
+from .cli.terminal import EscapedStream, bytes_text, duration_text, plural, visible
+from .run.processes import held_bytes
 
 LINES = 10  # plain lines for a whole run
 _UPDATE_S = 0.2  # between two updates of a notebook
 _MAX_MESSAGES = 8  # shown in a notebook
+_MEASURED = 200  # results of which the speed is told
+_BATCH_S = 0.05  # results that come closer are of one batch, whose time is not known before the next
+_MEASURE_S = 1.0  # between two measurements of the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,8 @@ class Started:
     done: int
     """Regions that need no work: skipped, or finished by an earlier, interrupted run."""
     folder: str
+    failed: tuple[str, ...] = ()
+    """Of those in `done`, the regions that failed: known where a run is watched from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,31 +95,87 @@ Event = Inspecting | Started | RegionDone | Reporting | Message
 EventHandler = Callable[[Event], None]
 
 
-def progress_display() -> contextlib.AbstractContextManager[EventHandler]:
-    """An event handler for library use: shows progress in a terminal or a notebook, and nothing elsewhere."""
+def progress_display(memory: Callable[[], float] | None = None) -> contextlib.AbstractContextManager[EventHandler]:
+    """An event handler for library use: shows progress in a terminal or a notebook, and nothing elsewhere.
+
+    See `RegionCounts` for `memory`; that of this process by default.
+    """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if hasattr(shell, "kernel"):
-        return NotebookProgress()
+        return NotebookProgress(memory or _own_memory)
     if sys.stderr is not None and sys.stderr.isatty():
-        return TerminalProgress()
+        return TerminalProgress(memory or _own_memory)
     return contextlib.nullcontext(lambda _: None)
 
 
-class _Counts:
-    """Counts the regions that are done and failed."""
+class RegionCounts:
+    """Counts the regions that are done and failed, how fast they are done, and the memory that this takes.
 
-    total = done = failed = 0
+    `memory` is called to learn the bytes that the processes of the run hold, 0 where that is not known.
+    """
+
+    def __init__(self, memory: Callable[[], float]) -> None:
+        self.total = self.done = 0
+        self._failed: set[str] = set()
+        self._times: deque[float] = deque(maxlen=_MEASURED)
+        self._memory, self._held, self._measured = memory, 0.0, -math.inf
+
+    @property
+    def failed(self) -> int:
+        """Regions whose last result is a failure."""
+        return len(self._failed)
 
     def update(self, event: Event) -> None:
+        """Count an event."""
         if isinstance(event, Started):
-            self.total, self.done = event.total, event.done
+            self.total, self.done, self._failed = event.total, event.done, set(event.failed)
         elif isinstance(event, RegionDone):
-            self.done += 1
-            self.failed += event.status == "failed"
+            again = event.region in self._failed
+            self.done += not again
+            now, last = time.monotonic(), self._times[-1] if self._times else -math.inf
+            self._times.append(now if now - last >= _BATCH_S else last)
+            if event.status == "failed":
+                self._failed.add(event.region)
+            elif again:
+                self._failed.remove(event.region)
+
+    @property
+    def rate(self) -> float | None:
+        """Regions per second, of the latest; None before two results came at different times."""
+        times = self._times
+        span = times[-1] - times[0] if times else 0.0
+        return sum(one > times[0] for one in times) / span if span > 0 else None
+
+    def speed_text(self) -> str:
+        """Failures, regions per second, the time that is left and the memory, as far as they are known."""
+        rate, left = self.rate, self.total - self.done
+        now = time.monotonic()
+        if now - self._measured >= _MEASURE_S:
+            self._held, self._measured = self._memory(), now
+        speed = "" if rate is None else f"{rate:.3g} regions/s" if rate >= 0.95 else f"{60 * rate:.3g} regions/min"
+        parts = (
+            f"{self.failed} failed" if self._failed else "",
+            speed,
+            f"about {duration_text(left / rate)} left" if rate and left > 0 else "",
+            bytes_text(self._held) if self._held else "",
+        )
+        return ", ".join(filter(None, parts))
 
     def __str__(self) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.done} of {plural(self.total, 'region')}{failed}"
+        return ", ".join(filter(None, (f"{self.done} of {plural(self.total, 'region')}", self.speed_text())))
+
+
+def _own_memory() -> float:
+    return held_bytes(os.getpid())
+
+
+def stopped_text(on_event: EventHandler, *, again: str) -> str:
+    """What to say where a user stops a run; `again` is what resumes it: "command" or "call"."""
+    counts = on_event.counts if isinstance(on_event, TerminalProgress | NotebookProgress) else None
+    if counts is None or not counts.total:
+        return f"Stopped before the first region. The same {again} starts again."
+    done = f"{counts.done} of {plural(counts.total, 'region')}"
+    return f"Stopped with {done} done. Results so far are kept; the same {again} resumes the run."
 
 
 class _Completed(MofNCompleteColumn):
@@ -120,26 +186,33 @@ class _Completed(MofNCompleteColumn):
         return Text(f"{task.percentage:.0f} %") if task.fields.get("share") else super().render(task)
 
 
-class _Remaining(TimeRemainingColumn):
-    """The time that is left for the regions; steps of planning are too different for one."""
+class _Speed(ProgressColumn):
+    """How fast regions are done, and what is left; steps of planning and reports are too different for that."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
     def render(self, task: Task) -> Text:
-        """See `TimeRemainingColumn`."""
-        return Text() if task.fields.get("share") else super().render(task)
+        """The text, empty for other tasks."""
+        counts: RegionCounts | None = task.fields.get("counts")
+        return Text("" if counts is None else counts.speed_text())
 
 
 class TerminalProgress:
-    """An event handler that draws a progress bar on a terminal, else prints lines. Use as a context manager."""
+    """An event handler that draws a progress bar on a terminal, else prints lines. Use as a context manager.
 
-    def __init__(self) -> None:
+    See `RegionCounts` for `memory`.
+    """
+
+    def __init__(self, memory: Callable[[], float] = _own_memory) -> None:
         file = sys.stderr.raw if isinstance(sys.stderr, EscapedStream) else sys.stderr
         self._console = Console(file=cast("TextIO", file), highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Completed(), _Remaining())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(20), _Completed(), _Speed())
         self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._task: TaskID | None = None
         self._inspection: TaskID | None = None
         self._reporting: TaskID | None = None
-        self._counts = _Counts()
+        self.counts = RegionCounts(memory)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -152,7 +225,7 @@ class TerminalProgress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        counts, before = self._counts, self._lines()
+        counts, before = self.counts, self._lines()
         counts.update(event)
         if isinstance(event, Inspecting):
             self._inspect(event)
@@ -163,12 +236,12 @@ class TerminalProgress:
         elif isinstance(event, Started):
             already = f", {event.done} of them skipped or finished earlier" if event.done else ""
             self._print(f"{plural(event.total, 'region')} in {plural(event.images, 'image')}{already}")
-            self._task = self._bar.add_task("regions", total=event.total, completed=event.done)
+            self._task = self._bar.add_task("regions", total=event.total, completed=event.done, counts=counts)
         else:
             if event.status == "failed":
                 self._print(f"{event.region} failed. {event.error}")
             if self._task is not None:
-                self._bar.advance(self._task)
+                self._bar.update(self._task, completed=counts.done)
             if not self._console.is_terminal and self._lines() > before:
                 self._print(str(counts))
 
@@ -194,18 +267,21 @@ class TerminalProgress:
             self._reporting = None
 
     def _lines(self) -> int:
-        return self._counts.done * LINES // max(1, self._counts.total)
+        return self.counts.done * LINES // max(1, self.counts.total)
 
     def _print(self, text: str) -> None:
         self._console.print(Text(visible(text)))  # no markup: [red] and :smile: are data
 
 
 class NotebookProgress:
-    """An event handler that draws in the output of a notebook's cell. Use as a context manager."""
+    """An event handler that draws in the output of a notebook's cell. Use as a context manager.
 
-    def __init__(self) -> None:
+    See `RegionCounts` for `memory`.
+    """
+
+    def __init__(self, memory: Callable[[], float] = _own_memory) -> None:
         self._messages: list[str] = []
-        self._counts = _Counts()
+        self.counts = RegionCounts(memory)
         self._inspected: Inspecting | None = None
         self._reported: Reporting | None = None
         self._updated = 0.0
@@ -223,7 +299,7 @@ class NotebookProgress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        self._counts.update(event)
+        self.counts.update(event)
         self._inspected = event if isinstance(event, Inspecting) and event.done < 1 else None
         self._reported = event if isinstance(event, Reporting) and event.share < 1 else None
         if isinstance(event, Message):
@@ -241,7 +317,7 @@ class NotebookProgress:
             return f"writing {written.report}: {100 * written.share:.0f} %"
         if now is not None:
             return f"{now.step} {now.image}: {100 * now.done:.0f} % of {plural(now.total, 'image')}"
-        return str(self._counts) if self._counts.total else ""
+        return str(self.counts) if self.counts.total else ""
 
     def _repr_html_(self) -> str:
         """A progress bar, the counts and the last messages."""
@@ -249,6 +325,6 @@ class NotebookProgress:
             f"<div><small>{html.escape(visible(text))}</small></div>" for text in self._messages[-_MAX_MESSAGES:]
         )
         now, words = self._inspected, html.escape(visible(repr(self)))
-        done, total = (self._counts.done, max(1, self._counts.total)) if now is None else (round(now.done, 3), 1)
+        done, total = (self.counts.done, max(1, self.counts.total)) if now is None else (round(now.done, 3), 1)
         bar = f'<progress value="{done}" max="{total}"></progress> ' if words else ""
         return f"{bar}{words}{messages}"

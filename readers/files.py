@@ -29,6 +29,8 @@ DICOMWEB: Final = "dicomweb:"
 """What inputs on a DICOMweb server begin with."""
 
 _FETCHED: Final = re.compile(r"(?:[/\\][0-9a-f]{32}){3}\.dcm$")
+_HEAD_BYTES: Final = 4096
+_SPECIAL: Final = {"a named pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
 _SAMPLE: Final = 2**20  # bytes at each end of a file that its fingerprint covers
 
 
@@ -249,6 +251,30 @@ def has_changed(info: "ImageInfo") -> bool:
         remedy = "Fetch them again with `limner info` and the input of the run, then give this command again"
         raise ReadError(info.id, "must have its files, which were fetched from a server", value=gone, remedy=remedy)
     return bool(info.fingerprint and info.files) and fingerprint(present or info.files) != info.fingerprint
+
+
+def read_head(path: str) -> bytes:
+    """The first bytes of a regular file, or of the one that holds a variable.
+
+    Raises `ReadError` for others, since opening a pipe or a device may block.
+    """
+    path, _ = split_variable(path)
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            value = next((kind for kind, test in _SPECIAL.items() if test(mode)), "a special file")
+            remedy = "Leave it out, or copy its content to a file"
+            raise ReadError(path, "must be a regular file", value=value, remedy=remedy)
+        with Path(path).open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "file", error) from error
+
+
+def unreadable(path: str, what: str, error: OSError | ValueError) -> ReadError:
+    """The error of a file or a folder that the system does not read."""
+    value = (error.strerror if isinstance(error, OSError) else "") or str(error)
+    return ReadError(path, f"must be a readable {what}", value=value, remedy="Check the path and permissions")
 
 
 def parse_fields(path: Path) -> dict[str, float]:

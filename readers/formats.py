@@ -22,6 +22,8 @@ _GEO_TAGS: Final = frozenset({33550, 33922, 34264, 34735, 42112, 42113})  # of G
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")  # its SOP class
 _MAX_BYTES: Final = 1 << 16  # of a list of files or a folder's attributes
 _STAC: Final = b'"stac_version"'
+_NGFF: Final = (b'"multiscales"', b'"bioformats2raw', b'"plate"', b'"well"', b'"image-label"', b'"labels"')
+_REMOTE_ZARR: Final = re.compile(r"[^/]+://.*\.zarr/")  # a group of a hierarchy on a server
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Format:
 
 
 _OME: Final = "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Formats"
-_ANY_TIFF: Final = f"{_OME} or `vips tiffsave --tile --pyramid`"
+_ZARR: Final = "Write the array as GeoTIFF, or an image of a slide as OME-Zarr 0.4 or 0.5"
 _SDK: Final = "Export it as TIFF or OME-TIFF with Philips' tools or isyntax2raw"
 _LOSSLESS: Final = "Export it from the scanner's own viewer as OME-TIFF or SVS"
 _VOLUME: Final = "Give the DICOM series that it was made from"
@@ -102,14 +104,14 @@ _FORMATS: Final = {
         Format("pyramid", "pyramid of tiles in TIFF", "slide", "pyramid", strict=False),
         Format("vsi", "Olympus VSI", "slide", "", "its own pages are overviews and the label", _OME),
         Format("imagej", "ImageJ stack", "slide", "", "its channels and planes lie in one piece", _OME),
-        Format("ome-zarr", "OME-Zarr", "slide", "", "limner does not read it yet", _ANY_TIFF),
+        Format("ome-zarr", "OME-Zarr", "slide", "ome-zarr"),
         Format("ets", "Olympus ETS", "slide", "", "it holds pixels of a VSI slide", _OME, auxiliary=True),
         Format("afi", "Aperio AFI", "slide", "", "it lists slides", "Give its .svs files", auxiliary=True),
         Format("ndpis", "Hamamatsu NDPIS", "slide", "", "it lists slides", "Give its .ndpi files", auxiliary=True),
         Format("vms-part", "part of a Hamamatsu VMS slide", "slide", "", "", "Give the .vms file", auxiliary=True),
         Format("label", "picture of a slide's label", "slide", "", "", "Leave it out", auxiliary=True),
         # maps, and files without an image: any reader may open them
-        Format("zarr", "Zarr", "map", "", "", "Write the array as GeoTIFF", strict=False),
+        Format("zarr", "Zarr without the metadata of OME-Zarr", "map", "", "", _ZARR, strict=False),
         Format("hdf5", "HDF5 or NetCDF 4", "map", "", "it can take pixels from any other file", _GDAL, strict=False),
         Format("netcdf", "NetCDF", "map", "scene", strict=False),
         Format("hdf4", "HDF 4", "map", "", "", _GDAL, strict=False),
@@ -131,6 +133,7 @@ _BY_NAME: Final = {
     "dicom": "dicom", "nc": "netcdf", "h5": "hdf5", "hdf5": "hdf5", "pdf": "pdf", "mp4": "video", "avi": "video",
     "mkv": "video", "mov": "video", "docx": "office", "xlsx": "office", "pptx": "office", "doc": "office",
     "xls": "office", "ppt": "office", "odt": "office", "ods": "office", "odp": "office",
+    "zarr": "ome-zarr", "ozx": "ome-zarr", "zarr.zip": "ome-zarr",
 }  # fmt: skip
 
 _BY_BYTES: Final = (  # offset, bytes, key
@@ -173,7 +176,7 @@ def recognise_folder(folder: str) -> Format | None:
     if not marks:
         return _FORMATS["ome-zarr"] if path.name.lower().endswith(".ome.zarr") else None
     text = b"".join(_beginning(mark) for mark in marks)
-    plain = not any(word in text for word in (b'"multiscales"', b'"bioformats2raw', b'"plate"'))
+    plain = not any(word in text for word in _NGFF)
     return _FORMATS["zarr" if plain and not path.name.lower().endswith(".ome.zarr") else "ome-zarr"]
 
 
@@ -190,6 +193,8 @@ def is_label(text: str) -> bool:
 
 
 def _by_name(uri: str) -> str:
+    if _REMOTE_ZARR.match(uri):
+        return "ome-zarr"
     name = re.split(r"[?#]", uri)[0].replace("\\", "/").rsplit("/", 1)[-1].lower().removesuffix(".gz")
     _, _, suffix = name.rpartition(".")
     double = ".".join(name.split(".")[-2:])

@@ -92,11 +92,15 @@ class Polynomial:
 class Placement:
     """The mapping from level-0 pixels to the world.
 
-    (0, 0) ── x, columns ──▶            world x │ a  b  c │   │ x │
-       │   ┌─────┬─────┐                world y │ d  e  f │ · │ y │
-       y   │·    │     │  · = (0.5, 0.5)                      │ 1 │
-     rows  ├─────┼─────┤
-       ▼   │     │     │                a, e: pixel size; b, d: rotation; c, f: world of pixel corner (0, 0)
+    ::
+
+        (0, 0) ── x, columns ──▶            world x │ a  b  c │   │ x │
+           │   ┌─────┬─────┐                world y │ d  e  f │ · │ y │
+           y   │·    │     │  · = (0.5, 0.5)                      │ 1 │
+         rows  ├─────┼─────┤
+           ▼   │     │     │
+
+    a, e: pixel size; b, d: rotation; c, f: world of pixel corner (0, 0).
     """
 
     matrix: tuple[tuple[float, float, float], ...]

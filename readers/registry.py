@@ -5,7 +5,6 @@ Readers are plug-ins. Each returns a confidence for an input's first bytes, and 
 
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from .errors import LimnerError, ReadError, RequestError
-from .files import absolute, find_linked, is_remote, split_variable
+from .files import absolute, find_linked, is_remote, read_head, split_variable, unreadable
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, CheckingReader, Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
@@ -24,9 +23,6 @@ from .sandbox import identify, scan_file, scan_folder
 
 COUNTED_ONCE: Final = "counted once"
 """The end of the reason of a file that is given twice, or is the same file as another one."""
-
-_HEAD_BYTES: Final = 4096
-_SPECIAL: Final = {"a named pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +143,9 @@ class _Scanner:
         """The rows of one input."""
         if not is_remote(item) and os.path.isdir(item):
             rows = list(self._folder(item))
-            yield from (replace(row, status="failed") if row.path == item else row for row in rows)
+            yield from (
+                replace(row, status="failed") if row.path == item and row.status == "skipped" else row for row in rows
+            )
             if not rows and (reason := _why_empty(item)):
                 yield ScannedFile(item, "failed", reason=reason)
             elif not rows and self._skip_folder(item) is None and not self._has_repeated(item):
@@ -216,18 +214,41 @@ class _Scanner:
             return
         if (found := recognise_folder(folder)) is not None:
             self._formats[folder] = found
-            yield ScannedFile(folder, "failed", reason=str(found.refusal(folder)))
+            if self._mark_done(folder):
+                yield self._folder_image(folder, found)
+            else:
+                self._repeated.add(absolute(folder))
             return
         try:
             name = find_reader(folder, b"", self._candidates)
             entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
         except (LimnerError, OSError) as error:
-            cause = _unreadable(folder, "folder", error) if isinstance(error, OSError) else error
+            cause = unreadable(folder, "folder", error) if isinstance(error, OSError) else error
             yield ScannedFile(folder, "failed", reason=str(cause))
             return
         if name is not None:
             yield from self._scan_folder(folder, name)
         yield from self._entries([os.path.join(folder, entry) for entry in entries])
+
+    def _folder_image(self, folder: str, found: Format) -> ScannedFile:
+        """The row of a folder that is one image, or several, in a format of folders."""
+        name = next((name for name, reader in self._candidates.items() if found.read_by(name, reader)), None)
+        if name is None:
+            return ScannedFile(folder, "failed", reason=str(found.refusal(folder)))
+        try:
+            return self._images(folder, name)
+        except LimnerError as error:
+            return self._failed(folder, name, error)
+
+    def _images(self, path: str, name: str) -> ScannedFile:
+        infos = scan_file(name, self._candidates[name], path, self._options[name])
+        return ScannedFile(path, "read", choose_scenes(path, infos, self._stated.scene), name)
+
+    def _failed(self, path: str, name: str | None, error: LimnerError) -> ScannedFile:
+        """The row of a file that cannot be read. Raises `RequestError` for an option."""
+        if isinstance(error, RequestError) and error.subject.startswith("option "):
+            raise self._option_error(path, error) from None
+        return ScannedFile(path, "failed", (), name or "", str(error))
 
     def _entries(self, paths: Sequence[str]) -> Iterator[ScannedFile]:
         """The rows of the files in a folder, then of its subfolders."""
@@ -278,7 +299,7 @@ class _Scanner:
         """The row of a file, or the rows of an archive."""
         name: str | None = None
         try:
-            head = b"" if is_remote(path) else _head(path)
+            head = b"" if is_remote(path) else read_head(path)
             if not head and not named:
                 yield ScannedFile(path, "skipped", reason="it is empty")
                 return
@@ -290,12 +311,9 @@ class _Scanner:
             if isinstance(reader, ArchiveReader) and reader.is_archive(path, head):
                 yield from self._archive(path, name)
             else:
-                infos = scan_file(name, reader, path, self._options[name])
-                yield ScannedFile(path, "read", choose_scenes(path, infos, self._stated.scene), name)
+                yield self._images(path, name)
         except LimnerError as error:
-            if isinstance(error, RequestError) and error.subject.startswith("option "):
-                raise self._option_error(path, error) from None
-            yield ScannedFile(path, "failed", (), name or "", str(error))
+            yield self._failed(path, name, error)
 
     def _archive(self, path: str, name: str) -> Iterator[ScannedFile]:
         self._done.discard(absolute(path))
@@ -460,7 +478,7 @@ def _format_of(path: str) -> Format | None:
         return recognise_folder(path)
     file, _ = split_variable(path)
     try:
-        return recognise(file, b"" if is_remote(file) else _head(file))
+        return recognise(file, b"" if is_remote(file) else read_head(file))
     except LimnerError:
         return recognise(file, b"")
 
@@ -474,26 +492,3 @@ def _why_empty(folder: str) -> str:
         hidden |= any(name.startswith(".") for name in (*names, *folders))
         folders[:] = [name for name in folders if not name.startswith(".")]
     return "it holds only hidden files, whose names begin with a dot" if hidden else "it holds no file"
-
-
-def _head(path: str) -> bytes:
-    """The first bytes of a regular file, or of the one that holds a variable.
-
-    Raises `ReadError` for others, since opening a pipe or a device may block.
-    """
-    path, _ = split_variable(path)
-    try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            value = next((kind for kind, test in _SPECIAL.items() if test(mode)), "a special file")
-            remedy = "Leave it out, or copy its content to a file"
-            raise ReadError(path, "must be a regular file", value=value, remedy=remedy)
-        with Path(path).open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, "file", error) from error
-
-
-def _unreadable(path: str, what: str, error: OSError | ValueError) -> ReadError:
-    value = (error.strerror if isinstance(error, OSError) else "") or str(error)
-    return ReadError(path, f"must be a readable {what}", value=value, remedy="Check the path and permissions")

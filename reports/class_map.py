@@ -2,14 +2,10 @@
 
 Areas are traced along the edges of analysed pixels, so that drawing the outlines gives back the class of every pixel.
 """
-# rasterio, tifffile and shapely leave some of their arguments untyped:
+# rasterio and shapely leave some of their arguments untyped:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
 
-import hashlib
-import json
-import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +20,13 @@ from ..model.findings_table import FindingsTable
 from ..model.merged_findings import BATCH, columnar
 from ..readers.errors import ReadError
 from ..readers.files import atomic_path
-from ..readers.geometry import Placement, Points
+from ..readers.geometry import Points
 from ..readers.regions import Grid, Region
+from ..readers.scratch import scratch_array
 from .csv_safety import clean_text
 from .measures import all_labels
 from .palette import Palette, rgb
+from .rasters import Raster, write_cog, write_ome_tiff
 from .writer import ImageRecord, Record, image_file, write_per_image
 
 Classes = npt.NDArray[np.uint8]
@@ -39,8 +37,6 @@ NONE: Final = 0
 NODATA: Final = 255
 """The value of pixels that were not analysed, or have no data."""
 
-_TILE: Final = 512
-_SMALLEST: Final = 256  # px: a level that is smaller has no further one
 _BURNT_AT_ONCE: Final = 20_000  # outlines
 
 
@@ -79,10 +75,10 @@ def _omission(record: Record, image: ImageRecord) -> str:
     others = sorted({kind for batch in _batches(image) for kind in batch.kind[~batch.is_area].tolist()})
     if others:
         return f"its findings are not areas of pixels, but of the kind {' or '.join(others)}"
-    return f"it has more than {NODATA - 1} labels" if len(_labels(record, image)) >= NODATA else ""
+    return f"it has more than {NODATA - 1} labels" if len(image_labels(record, image)) >= NODATA else ""
 
 
-def _labels(record: Record, image: ImageRecord) -> list[str]:
+def image_labels(record: Record, image: ImageRecord) -> list[str]:
     """The labels by number, from 1: the model's, then others that the image has."""
     return all_labels(record, [label for batch in _batches(image) for label in set(batch.label.tolist())])
 
@@ -93,26 +89,27 @@ def _batches(image: ImageRecord) -> Iterator[FindingsTable]:
 
 
 def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
-    labels, palette = _labels(record, image), Palette.of(record.labels, record.colours)
+    labels, palette = image_labels(record, image), Palette.of(record.labels, record.colours)
     slide = image.info.placement.unit == "um"
     path = image_file(folder, "classes-", image.info.id, ".ome.tif" if slide else ".tif")
-    with tempfile.TemporaryDirectory(prefix=".limner-", dir=folder) as temporary:
-        grid, classes = _rasterised(image, labels, Path(temporary))
-        names = {NONE: "none", **dict(enumerate(labels, 1)), NODATA: "not analysed or no data"}
-        about = {"use": record.use, "model": dict(record.model), "limner": record.version, "classes": names}
-        if slide:
-            with atomic_path(path) as part:
-                _write_slide(part, grid, image.info.placement, classes, about)
-            return path
+    grid, classes = _rasterised(image, labels, folder)
+    names = {NONE: "none", **dict(enumerate(labels, 1)), NODATA: "not analysed or no data"}
+    about = {"use": record.use, "model": dict(record.model), "limner": record.version, "classes": names}
+    raster = Raster(grid, image.info.placement, classes[None], about)
+    if slide:
         with atomic_path(path) as part:
-            _write_map(part, grid, image.info.placement, classes, [rgb(palette[label]) for label in labels], about)
-        with atomic_path(path.with_suffix(".qml")) as part:
-            part.write_text(_qgis_style(labels, [palette[label] for label in labels]), encoding="utf-8")
+            write_ome_tiff(part, raster, "classes", most_frequent)
+        return path
+    colours = {NONE: (0, 0, 0), **{number: rgb(palette[label]) for number, label in enumerate(labels, 1)}}
+    with atomic_path(path) as part:
+        write_cog(part, raster, nodata=NODATA, resampling="MODE", colours=colours)
+    with atomic_path(path.with_suffix(".qml")) as part:
+        part.write_text(_qgis_style(labels, [palette[label] for label in labels]), encoding="utf-8")
     return path
 
 
-def _rasterised(image: ImageRecord, labels: Sequence[str], temporary: Path) -> tuple[Grid, Classes]:
-    """The grid of the analysis and the classes (H, W) of its pixels, in a file that is mapped into memory."""
+def _rasterised(image: ImageRecord, labels: Sequence[str], folder: Path) -> tuple[Grid, Classes]:
+    """The grid of the analysis and the classes (H, W) of its pixels, in a file of `folder` that is mapped to memory."""
     found, codes = columnar(image.findings()), {label: number for number, label in enumerate(labels, 1)}
     grid: Grid | None = None
     boxes, classes = np.empty((0, 2, 2)), np.empty((0, 0), dtype=np.uint8)
@@ -120,9 +117,7 @@ def _rasterised(image: ImageRecord, labels: Sequence[str], temporary: Path) -> t
         if grid is None:
             grid = region.grid
             boxes = _grid_boxes(image, grid)
-            classes = np.memmap(temporary / "classes", np.uint8, "w+", shape=grid.shape[::-1])
-            for top in range(0, grid.shape[1], _TILE):
-                classes[top : top + _TILE] = NODATA
+            classes = scratch_array(grid.shape[::-1], folder, fill=NODATA)
         c, r = region.columns, region.rows
         part = np.zeros((r.core_stop - r.core_start, c.core_stop - c.core_start), dtype=np.uint8)
         near = (boxes[:, 0] < (c.core_stop, r.core_stop)) & (boxes[:, 1] > (c.core_start, r.core_start))
@@ -164,54 +159,6 @@ def _burn(part: Classes, table: FindingsTable, region: Region, codes: Mapping[st
         rasterize(filled, out=part)
 
 
-def _write_map(
-    path: Path, grid: Grid, placement: Placement, classes: Classes, colours: Sequence[Any], about: Mapping[str, Any]
-) -> None:
-    """Write a cloud-optimised GeoTIFF (GDAL's COG driver) of palette indices."""
-    import rasterio
-    from rasterio.shutil import copy
-
-    width, height = grid.shape
-    plain = path.with_name(f"{path.name}.plain")
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 1,
-        "width": width,
-        "height": height,
-        "nodata": NODATA,
-    }
-    layout: dict[str, Any] = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "bigtiff": "if_safer"}
-    try:
-        placed: dict[str, Any] = (
-            {"crs": placement.crs, "transform": _transform(grid, placement)} if placement.has_unit else {}
-        )
-        with rasterio.open(plain, "w", **profile, **layout, **placed) as raster:
-            raster.write_colormap(1, {number: (*colour, 255) for number, colour in enumerate([(0, 0, 0), *colours])})
-            raster.update_tags(**{key.upper(): _text(value) for key, value in about.items()})
-            for top in range(0, height, _TILE):
-                rows = np.ascontiguousarray(classes[top : top + _TILE])
-                raster.write(rows, 1, window=((top, top + len(rows)), (0, width)))
-        options = {"compress": "DEFLATE", "blocksize": _TILE, "overview_resampling": "MODE", "bigtiff": "IF_SAFER"}
-        copy(plain, path, driver="COG", **options)
-    finally:
-        plain.unlink(missing_ok=True)
-
-
-def _transform(grid: Grid, placement: Placement) -> Any:
-    """From grid pixels to the world, for any turn by right angles."""
-    from rasterio import Affine
-
-    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) * grid.upright_scale
-    origin, x, y = placement.to_world(grid.orientation.to_level0(corners, grid.size))[:, :2]
-    return Affine(x[0] - origin[0], y[0] - origin[0], origin[0], x[1] - origin[1], y[1] - origin[1], origin[1])
-
-
-def _text(value: object) -> str:
-    """A value as a line of ASCII."""
-    return clean_text(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
-
-
 def _qgis_style(labels: Sequence[str], colours: Sequence[str]) -> str:
     """A style with names and colours of the classes, which QGIS uses for the raster beside it."""
     entries = "".join(
@@ -220,32 +167,6 @@ def _qgis_style(labels: Sequence[str], colours: Sequence[str]) -> str:
     )
     renderer = f'<rasterrenderer type="paletted" band="1" opacity="1"><colorPalette>{entries}</colorPalette>'
     return f"<qgis><pipe>{renderer}</rasterrenderer></pipe></qgis>\n"
-
-
-def _write_slide(path: Path, grid: Grid, placement: Placement, classes: Classes, about: Mapping[str, Any]) -> None:
-    """Write a pyramidal OME-TIFF, whose levels are in SubIFDs."""
-    import tifffile
-
-    (x, *_), (_, y, _) = placement.matrix[:2]
-    across, down = grid.scale
-    levels = [classes]
-    while max(levels[-1].shape) > 2 * _SMALLEST:
-        levels.append(most_frequent(levels[-1]))
-    metadata = {
-        "axes": "YX",
-        "Name": "classes",
-        "Description": _text(about),
-        "PhysicalSizeX": x * across,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": y * down,
-        "PhysicalSizeYUnit": "µm",
-        "UUID": str(uuid.UUID(hashlib.sha256(classes.data).hexdigest()[:32])),  # else a random one
-    }
-    options: dict[str, Any] = {"tile": (_TILE, _TILE), "compression": "zlib", "photometric": "minisblack"}
-    with tifffile.TiffWriter(path, ome=True, bigtiff=True) as file:
-        file.write(classes, subifds=len(levels) - 1, metadata=metadata, software="limner", datetime=False, **options)
-        for level in levels[1:]:
-            file.write(level, subfiletype=1, metadata=None, software=False, **options)
 
 
 def most_frequent(classes: Classes) -> Classes:

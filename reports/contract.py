@@ -134,8 +134,7 @@ def _check_omitted(writer: Writer, run: Record) -> None:
 
 def _check_contents(paths: Sequence[Path]) -> None:
     for path in paths:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        content = _unpacked(path)
         leaked = _PATIENT in path.name or _PATIENT.encode() in content
         _require(not leaked, "no report may hold paths, which may hold names of patients", path.name)
         try:
@@ -153,6 +152,15 @@ def _check_contents(paths: Sequence[Path]) -> None:
             _check_table(path, text)
         if "json" in path.name.rsplit(".", 2)[-1] or path.name.endswith("json.gz"):
             json.loads(text, parse_constant=_refuse)
+
+
+def _unpacked(path: Path) -> bytes:
+    """The content of a file, with what is compressed in it."""
+    content = path.read_bytes()
+    if path.suffix == ".pmtiles":  # by PMTiles 3, the header states where the metadata lies
+        start, length = (int.from_bytes(content[at : at + 8], "little") for at in (24, 32))
+        return content + gzip.decompress(content[start : start + length])
+    return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
 def _check_table(path: Path, text: str) -> None:

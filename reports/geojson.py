@@ -76,10 +76,11 @@ class GeoJson:
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images whose pixels have no longitude and latitude."""
-        return {image.info.id: reason for image in record.images if (reason := _omission(image))}
+        return {image.info.id: reason for image in record.images if (reason := omission(image))}
 
 
-def _omission(image: ImageRecord) -> str:
+def omission(image: ImageRecord) -> str:
+    """Why the pixels of an image have no longitude and latitude; "" where they have."""
     crs = image.info.placement.crs
     if crs is None:
         return "it has no CRS, so its pixels have no longitude and latitude"

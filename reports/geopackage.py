@@ -5,7 +5,6 @@ pyogrio, which brings a GDAL of its own of 50 MB, is imported only when a file i
 # pyogrio and shapely leave some of their arguments untyped:
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from ..readers.errors import RequestError
 from ..readers.files import atomic_path
 from .columns import findings_columns
 from .csv_safety import clean_text
+from .layer_styles import qml, sld
 from .measures import FindingsBatch, all_labels, crs_name
-from .palette import Palette, rgb
+from .palette import Palette
 from .rfc7946 import to_crs
 from .streams import Stream, write_stream
 from .table import Column
@@ -30,7 +30,9 @@ from .writer import DISCLAIMER, ImageRecord, Record
 
 Values = npt.NDArray[Any]
 
-_LAST_CHANGE = "2000-01-01T00:00:00.000Z"  # a fixed time, so that the same findings give the same bytes
+_LAST_CHANGE = "2000-01-01T00:00:00.000"  # a fixed time, so that the same findings give the same bytes
+_VERSION = "1.2"  # which programs with GDAL 2.3 and later know
+_UTC = 100  # as GDAL codes it
 _WRITTEN_AT_ONCE = 40_000  # findings
 _ABOUT = "about"
 _REDUNDANT = {"world", "run"}  # topics of columns that the geometry, the CRS and the table `about` already state
@@ -43,7 +45,7 @@ class GeoPackage:
 
     Affine images keep their exact vertices; on images placed by ground control points, edges are densified first.
     Images without a CRS are left out, since a GIS would place them anywhere. The table `about` holds use, model and
-    omissions, and `layer_styles` the labels' colours for QGIS.
+    omissions, and `layer_styles` the labels' colours as QML and SLD. The times of change are fixed.
     """
 
     name: str = "geopackage"
@@ -79,9 +81,8 @@ class GeoPackage:
                 if layer is not None:
                     layer.flush()
                 labels = {name: all_labels(record, list(every)) for name, every in found.items()}
-                styles = {name: _style(every, palette) for name, every in labels.items()}
-                if styles:
-                    write_table(part, _STYLES, _style_columns(styles), append=True)
+                if labels:
+                    write_table(part, _STYLES, _style_columns(labels, palette), append=True)
         except (DataSourceError, DataLayerError) as error:
             remedy = "Check disk space and permissions, then run: limner report"
             raise RequestError(str(path), "must be writable", value=str(error), remedy=remedy) from error
@@ -149,21 +150,24 @@ def field_values(column: Column[Any], values: Values) -> tuple[Values, Values | 
     return np.ascontiguousarray(values), missing
 
 
-def write_layer(*arguments: Any, **options: Any) -> None:
+def write_layer(*arguments: Any, append: bool, **options: Any) -> None:
     """Write with pyogrio, which states the same time of change in every file."""
     import pyogrio
     from pyogrio import raw
 
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _LAST_CHANGE})
+    created = {} if append else {"dataset_options": {"VERSION": _VERSION}}
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": f"{_LAST_CHANGE}Z"})
     try:
-        raw.write(*arguments, driver="GPKG", **options)
+        raw.write(*arguments, driver="GPKG", append=append, **created, **options)
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
 def write_table(path: Path, name: str, columns: Mapping[str, Values], *, append: bool) -> None:
     """Write a table without geometry."""
-    write_layer(path, None, list(columns.values()), list(columns), layer=name, append=append)
+    values = list(columns.values())
+    zones = {key: np.full(len(one), _UTC) for key, one in columns.items() if one.dtype.kind == "M"}
+    write_layer(path, None, values, list(columns), layer=name, append=append, gdal_tz_offsets=zones)
 
 
 def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:
@@ -177,55 +181,23 @@ def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:
     return {"name": texts([name for name, _ in rows]), "value": texts([value for _, value in rows])}
 
 
-def _style_columns(styles: Mapping[str, str]) -> Mapping[str, Values]:
-    """The columns of the table in which QGIS stores layer styles."""
-    rows = len(styles)
+def _style_columns(labels: Mapping[str, Sequence[str]], palette: Palette) -> Mapping[str, Values]:
+    """The columns of the table in which QGIS stores layer styles; `labels` are those of each layer."""
+    rows = len(labels)
     return {
         "f_table_catalog": texts([""] * rows),
         "f_table_schema": texts([""] * rows),
-        "f_table_name": texts(list(styles)),
+        "f_table_name": texts(list(labels)),
         "f_geometry_column": texts(["geom"] * rows),
         "styleName": texts(["limner"] * rows),
-        "styleQML": np.array(list(styles.values()), dtype=object),
-        "styleSLD": texts([""] * rows),
+        "styleQML": np.array([qml(every, palette) for every in labels.values()], dtype=object),
+        "styleSLD": np.array([sld(name, every, palette) for name, every in labels.items()], dtype=object),
         "useAsDefault": np.ones(rows, dtype=np.bool_),
         "description": texts(["Colours of the labels"] * rows),
         "owner": texts([""] * rows),
         "ui": texts([""] * rows),
-        "update_time": np.array([_LAST_CHANGE.removesuffix("Z")] * rows, dtype="datetime64[ms]"),
+        "update_time": np.array([_LAST_CHANGE] * rows, dtype="datetime64[ms]"),
     }
-
-
-def _style(labels: Sequence[str], palette: Palette) -> str:
-    """A QGIS layer style: a fill per label."""
-    categories = "".join(
-        f'<category render="true" symbol="{place}" value="{html.escape(clean_text(label))}"'
-        f' label="{html.escape(clean_text(label))}"/>'
-        for place, label in enumerate(labels)
-    )
-    symbols = "".join(_symbol(place, rgb(palette[label])) for place, label in enumerate(labels))
-    return (
-        '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM"><qgis version="3.22" styleCategories="Symbology">'
-        '<renderer-v2 type="categorizedSymbol" attr="label" forceraster="0" symbollevels="0" enableorderby="0">'
-        f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2></qgis>"
-    )
-
-
-def _symbol(place: int, colour: tuple[int, int, int]) -> str:
-    red, green, blue = colour
-    settings = {
-        "color": f"{red},{green},{blue},102",
-        "outline_color": f"{red},{green},{blue},255",
-        "outline_style": "solid",
-        "outline_width": "0.4",
-        "outline_width_unit": "MM",
-        "style": "solid",
-    }
-    properties = "".join(f'<prop k="{key}" v="{value}"/>' for key, value in settings.items())
-    return (
-        f'<symbol type="fill" name="{place}" alpha="1" clip_to_extent="1" force_rhr="0">'
-        f'<layer class="SimpleFill" enabled="1" locked="0" pass="0">{properties}</layer></symbol>'
-    )
 
 
 def _unique(names: Sequence[str], *, taken: Sequence[str] = (), keep: str = "") -> list[str]:

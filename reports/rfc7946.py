@@ -25,6 +25,7 @@ from ..readers import geodesy
 from ..readers.densify import densify_all
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
+from ..readers.image import ImageInfo
 from .measures import Numbers, Shapes, lonlat
 
 DECIMALS = 7
@@ -64,6 +65,16 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
         placed[int(place)] = _cut(placed[int(place)], meridians=placement.unit == "deg")
     placed[lost] = shapely.Polygon()
     return _rounded(placed)
+
+
+def footprint(info: ImageInfo) -> BaseGeometry | None:
+    """The outline of an image in WGS84 degrees, as `to_wgs84`: None where that is not known."""
+    width, height = info.size
+    known = geodesy.on_earth(info.placement)
+    outline: BaseGeometry | None = (
+        to_wgs84(np.array([shapely.box(0, 0, width, height)]), info.placement)[0] if known else None
+    )
+    return outline
 
 
 def to_crs(geometries: Shapes, placement: Placement) -> Shapes:

@@ -9,7 +9,8 @@ A label map has the stack's own voxels, so that a volume is a count of them time
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -228,35 +229,54 @@ class Nifti:
 
     @staticmethod
     def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
-        from nibabel.nifti1 import Nifti1Extension, Nifti1Header
-
-        info, path = image.info, image_file(folder, "labels-", image.info.id, ".nii.gz")
-        width, height = info.size
-        header = Nifti1Header()
-        header.set_data_dtype(np.uint8)
-        header.set_data_shape((width, height, len(info.planes)))
-        header.set_xyzt_units("mm")
-        affine = np.eye(4)
-        affine[:3] = volume_affine(info)[:, [2, 1, 0, 3]]
-        affine[:2] *= -1.0  # LPS → RAS
-        header.set_sform(affine, code="scanner")
-        header.set_qform(affine, code="scanner")
-        header["descrip"] = DISCLAIMER.encode()
-        names = {str(number): label for number, label in enumerate(record.labels, 1)}
-        about = {"labels": names, "model": dict(record.model), "use": record.use, "limner": record.version}
-        text = json.dumps(_clean(about), ensure_ascii=True, sort_keys=True)
-        header.extensions.append(Nifti1Extension("comment", text.encode()))
-        header.set_data_offset(0)
-        with (
-            atomic_path(path) as part,
-            part.open("wb") as file,
-            gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed,
-        ):
-            header.write_to(packed)
-            packed.write(b"\0" * (int(header["vox_offset"]) - packed.tell()))
+        path = image_file(folder, "labels-", image.info.id, ".nii.gz")
+        with atomic_path(path) as part, nifti_writer(part, record, image, np.uint8, record.labels) as file:
             for label_map in image.label_maps() if image.label_maps is not None else ():
-                packed.write(np.ascontiguousarray(label_map).tobytes())
+                file.write(np.ascontiguousarray(label_map).tobytes())
         return path
+
+
+def stack_affine(image: ImageRecord) -> Numbers:
+    """The `Volume.affine` of a stack on its analysis grid. Raises `ModelError` where its slices are no volume."""
+    affine = volume_affine(image.info)
+    if image.grid is None:
+        return affine
+    scales = np.array(image.grid.scale[::-1])  # of rows and columns, whose first pixel keeps its corner
+    affine[:, 3] += affine[:, 1:3] @ (scales - 1) / 2
+    affine[:, 1:3] *= scales
+    return affine
+
+
+@contextmanager
+def nifti_writer(
+    path: Path, record: Record, image: ImageRecord, dtype: type[np.generic], labels: Sequence[str]
+) -> Generator[gzip.GzipFile]:
+    """A compressed NIfTI file of a stack on its analysis grid, into which the values of each slice are to be written.
+
+    Its affine is the stack's, in RAS. A comment in its header names the labels, by their values, the model and the use.
+    """
+    from nibabel.nifti1 import Nifti1Extension, Nifti1Header
+
+    header = Nifti1Header()
+    header.set_data_dtype(dtype)
+    width, height = image.info.size if image.grid is None else image.grid.shape
+    header.set_data_shape((width, height, len(image.info.planes)))
+    header.set_xyzt_units("mm")
+    affine = np.eye(4)
+    affine[:3] = stack_affine(image)[:, [2, 1, 0, 3]]
+    affine[:2] *= -1.0  # LPS → RAS
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header["descrip"] = DISCLAIMER.encode()
+    names = {str(number): label for number, label in enumerate(labels, 1)}
+    about = {"labels": names, "model": dict(record.model), "use": record.use, "limner": record.version}
+    text = json.dumps(_clean(about), ensure_ascii=True, sort_keys=True)
+    header.extensions.append(Nifti1Extension("comment", text.encode()))
+    header.set_data_offset(0)
+    with path.open("wb") as file, gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed:
+        header.write_to(packed)
+        packed.write(b"\0" * (int(header["vox_offset"]) - packed.tell()))
+        yield packed
 
 
 def without_label_maps(record: Record) -> Mapping[str, str]:

@@ -58,6 +58,11 @@ class ImageSummary:
         """The analysed area in level-0 pixels and m², NaN where not known."""
         return total_area(area for area in self.image.areas if area.status == "analysed")
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Metadata of the image that its reader states."""
+        return dict(self.image.info.facts)
+
     def label(self, name: str) -> LabelArea:
         """The area of a label: 0 where it was not found."""
         nothing = (0.0, 0.0 * self.analysed[1])
@@ -101,6 +106,8 @@ _STATUS = (
     "without a model"
 )
 
+_ICC = "the file's ICC profile: applied or not, its size and sha256; empty where it has none"
+
 SUMMARY: tuple[Column[ImageSummary], ...] = (
     IMAGE,
     NAME,
@@ -125,6 +132,9 @@ SUMMARY: tuple[Column[ImageSummary], ...] = (
     *_pixel_columns("m", 1.0, MAP),
     *_pixel_columns("µm", 1e6, SLIDE),
     *_pixel_columns("mm", 1e3, STUDY),
+    Column(
+        "icc_profile", "string", _ICC, lambda row: dict(row.image.info.facts).get("icc_profile") or None, kinds=SLIDE
+    ),
 )
 """Columns of summary.csv. After them come `label_columns` for each label, then `MODEL`."""
 

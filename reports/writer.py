@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from shapely.geometry.base import BaseGeometry
 
+from ..model.annotator import InputSpec
 from ..model.finding import Finding
+from ..model.probabilities import Steps
 from ..readers.errors import LimnerError
 from ..readers.geometry import Box
 from ..readers.image import ImageInfo, Mask, Pixels
 from ..readers.orientation import UPRIGHT, Orientation
 from ..readers.overview import Montage
-from ..readers.regions import Region
+from ..readers.regions import Grid, Region
 
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
 
@@ -124,6 +126,13 @@ class ImageRecord:
     outlines: Callable[[], Iterator[npt.NDArray[np.object_]]] | None = None
     """The analysed polygons in level-0 pixels, some at a time, where they are known and `analysed` is not."""
 
+    grid: Grid | None = None
+    """The analysis grid; None where it is not known."""
+
+    probabilities: Callable[[], Iterator[tuple[Region, Steps]]] | None = None
+    """The regions that were analysed, of a stack by slices, with the probabilities (labels, H, W) of the record's
+    `labels` in their cores, in steps: see `model.probabilities`. Read at each call; None where the run kept none."""
+
     original: Callable[[], ImageInfo] | None = None
     """The metadata with the real paths of the image's files, for reports that read them again. Raises `LimnerError`
     where they are gone or have changed since the run."""
@@ -132,6 +141,9 @@ class ImageRecord:
     """Pictures of single planes in the window of the analysis: (planes, most px on the long side) → one for each plane,
     whole, with the image's own pixels, made square in the patient. Read at each call; None for each where the image
     cannot be read any more."""
+
+    spec: InputSpec | None = None
+    """What the annotator needed of the image; None where that is not known."""
 
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
@@ -197,7 +209,8 @@ class Writer(Protocol):
     (`readers.files.atomic_path`), so that a report that exists is complete.
 
     A writer whose optional attribute `on_request` is true is used only where `--reports` names it: for reports that
-    identify a patient, say.
+    identify a patient, say. One whose optional attribute `needs_probabilities` is true is refused before a run that
+    keeps none, and one whose optional attribute `last` is true writes after all others, and may list their files.
     """
 
     @property
@@ -241,13 +254,14 @@ def image_file(folder: Path, prefix: str, image: str, suffix: str) -> Path:
     return folder / f"{prefix}{name}{suffix}"
 
 
-def write_per_image(images: Sequence[ImageRecord], write: Callable[[ImageRecord], Path]) -> list[Path]:
-    """Write a file per image. Raises `PartlyWrittenError` after the last where some could not be written."""
+def write_per_image(images: Sequence[ImageRecord], write: Callable[[ImageRecord], Path | Sequence[Path]]) -> list[Path]:
+    """Write a file or several per image. Raises `PartlyWrittenError` after the last where some could not be written."""
     paths: list[Path] = []
     omitted: dict[str, str] = {}
     for image in images:
         try:
-            paths.append(write(image))
+            written = write(image)
+            paths += [written] if isinstance(written, Path) else written
         except LimnerError as error:
             omitted[image.info.id] = str(error)
         except OSError as error:

@@ -123,6 +123,11 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
         without = {NO_CLASS, *(config.labels[i] for i in self._background)}
         return select_labels(self._options.labels, [one for one in config.labels if one not in without], self._source)
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `SupportsProbabilities`: of segmentation."""
+        return self._config.task.startswith("segment")
+
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`."""
         del info

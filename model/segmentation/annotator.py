@@ -71,6 +71,11 @@ class Segmenter:
         return self.card.concepts
 
     @property
+    def gives_probabilities(self) -> bool:
+        """See `SupportsProbabilities`: always."""
+        return True
+
+    @property
     def domain(self) -> Sequence[Domain]:
         """The card's."""
         return self.card.domain

@@ -198,6 +198,11 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         labels = [label for i, label in enumerate(config.classes) if i not in config.background]
         return select_labels(self._options.labels, labels, str(self._path))
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `SupportsProbabilities`: of segmentation."""
+        return self._config.model_type == "Segmentor"
+
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB in the network's tiles, at its pixel size where it states one. Raises `ModelError`."""
         del info
@@ -266,16 +271,23 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         def segment(tile: Pixels, valid: Mask) -> ClassScores:
             values = network.segment(self._input(tile if valid.all() else fill_invalid(tile, valid))[None])[0]
             require_probabilities(values, of=f"network {name}")
-            return _two_classes(values, config.threshold) if config.single else values
+            return np.concatenate([1 - values, values], axis=2, dtype=np.float32) if config.single else values
+
+        def over_threshold(scores: ClassScores) -> ClassScores:
+            """The scores that reach the threshold; of one class and what is not of it, that of the one that holds."""
+            reached = (
+                (scores[..., 1:] >= config.threshold) == (False, True) if config.single else scores >= config.threshold
+            )
+            return np.where(reached, scores, np.float32(0))
 
         if config.model_type == "Detector":
             return tile_detections(view, detect, threshold=config.threshold, of=f"network {name}")
         return class_map_to_polygons(
             view,
             segment,
+            decide=over_threshold,
             classes=config.classes,
             background=config.background,
-            threshold=0.0 if config.single else config.threshold,
             network=name,
             averaging=self._options.averaging,
         )
@@ -346,9 +358,3 @@ def _tile(header: OnnxHeader, data: _Metadata, options: DeepnessOptions) -> int:
         remedy = "State it with --set model_options.tile=512 where the file leaves it open"
         raise data.wrong("tile_size", rule, remedy)
     return sides.pop()
-
-
-def _two_classes(values: ClassScores, threshold: float) -> ClassScores:
-    """One class's score (H, W, 1) → scores of two (H, W, 2): the one that holds keeps its score, the other is 0."""
-    sure = values >= threshold
-    return np.concatenate([np.where(sure, 0.0, 1.0 - values), np.where(sure, values, 0.0)], axis=2, dtype=np.float32)

@@ -47,6 +47,11 @@ class VolumeSegmenter:
         """That of its model."""
         return self._model.domain
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `SupportsProbabilities`."""
+        return self._model.gives_probabilities
+
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """A region is a whole slice. Raises `ModelError` where the stack is no volume or does not suit the model."""
         grid = volume_grid(info)

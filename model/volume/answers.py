@@ -15,6 +15,7 @@ import torch
 
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.untrusted import wrap_errors
+from ..probabilities import LabelProbabilities
 from .resampling import Resampler
 
 CHUNK: Final = 2**23
@@ -34,6 +35,8 @@ class Decision:
     """Label of each class or region; 0 for background."""
     regions: Callable[[torch.Tensor], torch.Tensor] | None = None
     """Which scores mark a region, of which later ones are painted over earlier ones; None for the highest class."""
+    to_probabilities: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores
+    """What makes probabilities of the scores (classes, height, width) of a row."""
 
 
 @contextmanager
@@ -45,11 +48,16 @@ def running_errors(source: str) -> Generator[None]:
 
 
 def label_rows(
-    scores: Iterator[torch.Tensor], back: Resampler, decision: Decision, source: str
+    scores: Iterator[torch.Tensor],
+    back: Resampler,
+    decision: Decision,
+    source: str,
+    probabilities: LabelProbabilities | None = None,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """The labels of each row that `back` makes of rows of scores (classes, height, width), in order.
 
-    Scores keep their number type through the resampling. Raises `ModelError` about the source, `MemoryError`.
+    Scores keep their number type through the resampling. `probabilities`, on the axes of the rows, are filled where
+    they are given. Raises `ModelError` about the source, `MemoryError`.
     """
     waiting: deque[torch.Tensor] = deque()
     first = 0  # of the rows that wait
@@ -61,12 +69,19 @@ def label_rows(
         for _ in range(low - first):
             waiting.popleft()
         first = low
-        yield _decide(back, torch.stack(tuple(waiting)[: high - low], dim=1), row, decision)
+        yield _decide(back, torch.stack(tuple(waiting)[: high - low], dim=1), row, decision, probabilities)
 
 
 @torch.inference_mode()
-def _decide(back: Resampler, scores: torch.Tensor, row: int, decision: Decision) -> npt.NDArray[np.uint8]:
+def _decide(
+    back: Resampler,
+    scores: torch.Tensor,
+    row: int,
+    decision: Decision,
+    probabilities: LabelProbabilities | None,
+) -> npt.NDArray[np.uint8]:
     """The labels of a row from the scores (classes, rows, height, width) that it needs."""
+    kept: list[torch.Tensor] = []
     height, width = back.target[1:]
     labels = torch.zeros((height, width), dtype=torch.uint8)
     best = torch.full((height, width), -torch.inf, dtype=scores.dtype)
@@ -75,6 +90,8 @@ def _decide(back: Resampler, scores: torch.Tensor, row: int, decision: Decision)
     for start in range(0, len(scores), chunk):
         part = scores[start : start + chunk]
         there = part[:, 0] if back.unchanged else back.row(part, row).to(scores.dtype)
+        if probabilities is not None:
+            kept.append(there)
         if decision.regions is not None:
             for number, found in zip(decision.numbers[start:], there, strict=False):
                 labels[decision.regions(found)] = number
@@ -83,4 +100,8 @@ def _decide(back: Resampler, scores: torch.Tensor, row: int, decision: Decision)
         better = highest > best
         labels = torch.where(better, numbers[which + start], labels)
         best = torch.where(better, highest, best)
+    if probabilities is not None:
+        shares = decision.to_probabilities(torch.cat(kept).float()).clamp_(0, 1).numpy()
+        for number, share in zip(decision.numbers, shares, strict=True):
+            probabilities.put(number, row, share)
     return labels.numpy()

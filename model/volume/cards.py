@@ -110,6 +110,11 @@ class CardModel:
         """The card's."""
         return self.card.domain
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `VolumeModel`: always."""
+        return True
+
     def suits(self, info: ImageInfo) -> None:
         """Raise `ModelError` for another modality, and for a stack too small or too large to show a head."""
         subject, modality = info.id or info.uri, dict(info.facts).get("modality", "")

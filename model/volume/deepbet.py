@@ -16,12 +16,14 @@ from typing import Any, Final
 import numpy as np
 
 from ...readers.errors import ModelError
+from ...readers.scratch import scratch_array
 from ..annotator import Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.torchscript import read_torchscript
 from ..checkpoints.untrusted import wrap_errors
-from .masks import Box, Mask, fill_holes, largest_component, sample, spread
-from .orientation import closest_axes
+from ..scores import sigmoid
+from .masks import Box, Mask, fill_holes, largest_component, sample, spread_slices
+from .orientation import UNTURNED, AxesTriple, closest_axes
 from .volume import LabelMap, Volume, Voxels
 
 AXES: Final = "RAS"
@@ -30,7 +32,6 @@ _MEAN, _STD = 0.449, 0.226  # to which volumes are normalised
 _MARGIN: Final = 0.1  # of the box, at each side
 _FILLED: Final = 0.02  # of a plane of the coarse volume: how much of it must be brain
 _ACTIVATIONS: Final = 0.5 * 2**30  # bytes at the peak of the networks: measured
-_LABELLING: Final = 4  # bytes per voxel of the volume, for its labels and the components in the box
 
 
 class DeepBet:
@@ -51,30 +52,41 @@ class DeepBet:
         shape = turn.shape(volume.shape)
         coarse = sample(volume, turn, (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])), self._coarse)
         limits = _limits(coarse, subject)
-        box = find_box(largest_component(self._run(0, coarse, limits)), shape)
-        labels = np.zeros(shape, dtype=np.uint8)
+        box = find_box(largest_component(self._run(0, coarse, limits) > 0), shape)
+        labels = scratch_array(shape)
         if box is not None:
-            mask = self._run(1, sample(volume, turn, box, self._fine), limits)
-            labels[box] = fill_holes(largest_component(spread(mask, [part.stop - part.start for part in box])))
+            logits, sides = self._run(1, sample(volume, turn, box, self._fine), limits), _sides(box)
+            mask = scratch_array(sides, dtype=np.bool_)
+            for number, plane in enumerate(spread_slices(logits > 0, UNTURNED, sides)):
+                mask[number] = plane
+            labels[box] = fill_holes(largest_component(mask))
+            if volume.probabilities is not None:
+                room = volume.probabilities.turned(turn).within(box)
+                for number, plane in enumerate(spread_slices(sigmoid(logits), UNTURNED, sides)):
+                    room.put(1, number, plane)
         straight = turn.invert(labels)
         for number in range(volume.shape[0]):
             yield np.ascontiguousarray(straight[number])
 
-    def _run(self, number: int, voxels: Voxels, limits: tuple[float, float]) -> Mask:
+    def _run(self, number: int, voxels: Voxels, limits: tuple[float, float]) -> Voxels:
         import torch
 
         low, high = limits
         with torch.inference_mode(), memory_errors():
             x = torch.from_numpy(voxels).sub_(low).div_(high - low).clamp_(0, 1)
             x = x.sub_(x.mean()).div_(x.std()).mul_(_STD).add_(_MEAN)
-            return (self._networks[number](x[None, None])[0, 0] > 0).numpy()
+            return self._networks[number](x[None, None])[0, 0].numpy()
 
     @staticmethod
     def cost(shape: tuple[int, int, int], spacing: tuple[float, float, float], weights: float) -> Cost:
         """Of a volume of that shape (slices, rows, columns) and weights of so many bytes."""
-        del spacing
-        voxels = shape[0] * shape[1] * shape[2]
-        return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS + _LABELLING * voxels)
+        del shape, spacing
+        return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS)
+
+
+def _sides(box: Box) -> AxesTriple:
+    first, second, third = (part.stop - part.start for part in box)
+    return first, second, third
 
 
 def _limits(coarse: Voxels, subject: str) -> tuple[float, float]:

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError
+from ...readers.scratch import scratch_array
 from ..annotator import Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.tensors import read_tensors
 from ..checkpoints.untrusted import wrap_errors
-from .masks import largest_component, spread
+from .masks import largest_component, spread_slices
 from .orientation import closest_axes
 from .volume import LabelMap, Volume, Voxels
 
@@ -58,10 +59,12 @@ class HdBet:
         if not std > 0:
             rule, remedy = "must have voxels of different values", "Choose another series"
             raise ModelError(subject, rule, value=f"{mean:g}", remedy=remedy)
-        mask = largest_component(self._probability((voxels - mean) / std) > 0.5)
-        labels = turn.invert(spread(mask, turn.shape(volume.shape)).view(np.uint8))
-        for number in range(volume.shape[0]):
-            yield np.ascontiguousarray(labels[number])
+        probability = self._probability((voxels - mean) / std)
+        mask = largest_component(probability > 0.5)
+        if volume.probabilities is not None:
+            for number, plane in enumerate(spread_slices(probability, turn, volume.shape)):
+                volume.probabilities.put(1, number, plane)
+        yield from spread_slices(mask.view(np.uint8), turn, volume.shape)
 
     def _probability(self, voxels: Voxels) -> Voxels:
         import torch
@@ -85,7 +88,7 @@ class HdBet:
         sides = [_padded(round(count * step / SPACING_MM), LEAST) for count, step in zip(shape, spacing, strict=True)]
         voxels = float(np.prod(sides))
         level = 4 * 2 * 21 * voxels
-        return Cost(weights, "float32", work=voxels, activations=_LEVELS * level + _SLABS + 2 * float(np.prod(shape)))
+        return Cost(weights, "float32", work=voxels, activations=_LEVELS * level + _SLABS)
 
 
 def _padded(length: int, least: int) -> int:
@@ -100,7 +103,7 @@ def resize(volume: Volume, spacing: float) -> Voxels:
     """
     shape = [int(np.round(step / spacing * count)) for count, step in zip(volume.shape, volume.spacing, strict=True)]
     slices, rows, columns = (spline_weights(*pair) for pair in zip(volume.shape, shape, strict=True))
-    out = np.empty((volume.shape[0], shape[1], shape[2]), dtype=np.float32)
+    out = scratch_array((volume.shape[0], shape[1], shape[2]), dtype=np.float32)
     least, most = np.inf, -np.inf
     for number, values in enumerate(volume.slices()):
         valid = np.nan_to_num(values)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ...readers.scratch import scratch_array
+from .masks import fill_holes
 from .orientation import Turn
 from .volume import Volume
 
@@ -21,7 +23,7 @@ class Held:
     """The voxels of a volume."""
 
     voxels: npt.NDArray[Any]
-    """(slices, rows, columns): int16 where all values are such numbers, else float32."""
+    """(slices, rows, columns), on disk: int16 where all values are such numbers, else float32."""
     used: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
     """Of every slice, row and column, whether it has a voxel that is not 0."""
 
@@ -37,14 +39,15 @@ class Held:
 
 
 def hold(volume: Volume, *, fill: float) -> Held:
-    """Read a volume once, slice by slice; voxels that are not valid become `fill`. Raises `ReadError`."""
-    voxels: npt.NDArray[Any] = np.empty(volume.shape, dtype=np.int16)
+    """Read a volume once, slice by slice; voxels that are not valid become `fill`. Raises `LimnerError`."""
+    voxels = scratch_array(volume.shape, dtype=np.int16)
     used = tuple(np.zeros(side, dtype=np.bool_) for side in volume.shape)
     for number, values in enumerate(volume.slices()):
         filled = np.where(np.isnan(values), np.float32(fill), values)
         if voxels.dtype == np.int16 and not _whole(filled):
-            earlier, voxels = voxels, np.empty(volume.shape, dtype=np.float32)
-            voxels[:number] = earlier[:number]
+            earlier, voxels = voxels, scratch_array(volume.shape, dtype=np.float32)
+            for one in range(number):
+                voxels[one] = earlier[one]
         voxels[number] = filled
         nonzero = filled != 0
         used[0][number] = nonzero.any()
@@ -81,7 +84,7 @@ class Normaliser:
                 self._mask = _filled(voxels)
             self._shift, self._scale = self._moments()
         elif scheme == "RescaleTo01Normalization":
-            low, high = np.float32(voxels.min()), np.float32(voxels.max())
+            low, high = (np.float32(of([of(row) for row in voxels])) for of in (np.min, np.max))
             self._shift, self._scale = low, np.float32(max(high - low, _EPSILON))
 
     def rows(self, first: int, last: int) -> npt.NDArray[np.float32]:
@@ -127,7 +130,8 @@ class Normaliser:
 
 
 def _filled(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Voxels that are not 0, with the holes that they enclose."""
-    from scipy.ndimage import binary_fill_holes  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-
-    return np.asarray(binary_fill_holes(voxels != 0), dtype=np.bool_)
+    """Voxels that are not 0, with the holes that they enclose, on disk."""
+    mask = scratch_array(voxels.shape, dtype=np.bool_)
+    for row, values in enumerate(voxels):
+        mask[row] = values != 0
+    return fill_holes(mask)

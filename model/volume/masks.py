@@ -1,12 +1,13 @@
-"""Masks of a volume: sampling by the nearest voxel, the largest component, and holes."""
+"""Masks of a volume, on disk: sampling by the nearest voxel, the largest component, and holes."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .orientation import Turn
+from ...readers.scratch import scratch_array
+from .orientation import Array, Turn
 from .volume import Volume, Voxels
 
 Mask = npt.NDArray[np.bool_]
@@ -42,9 +43,17 @@ def sample(volume: Volume, turn: Turn, box: Box, shape: Sequence[int]) -> Voxels
     return out
 
 
-def spread(mask: Mask, shape: Sequence[int]) -> Mask:
-    """The mask at `shape` voxels, each as the nearest."""
-    return mask[np.ix_(*(nearest(have, want) for have, want in zip(mask.shape, shape, strict=True)))]
+def spread_slices(values: Array, turn: Turn, shape: Sequence[int]) -> Iterator[Array]:
+    """The slices, in order, of a volume of `shape` whose turned axes show `values`, each voxel as the nearest."""
+    turned = turn.shape(shape)
+    places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)] * 3
+    for axis, (source, flip) in enumerate(zip(turn.order, turn.flips, strict=True)):
+        found = nearest(values.shape[axis], turned[axis])
+        places[source] = found[::-1] if flip else found
+    straight = values.transpose([turn.order.index(axis) for axis in range(3)])
+    within = np.ix_(*places[1:])
+    for place in places[0].tolist():
+        yield straight[place][within]  # pyright: ignore[reportReturnType]
 
 
 def largest_component(mask: Mask) -> Mask:
@@ -52,23 +61,39 @@ def largest_component(mask: Mask) -> Mask:
     labels, count = _label(mask, np.ones((3, 3, 3), dtype=np.bool_))
     if count < 2:
         return mask
-    sizes = np.bincount(labels.ravel())
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for plane in labels:
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
     sizes[0] = 0
-    return labels == int(sizes.argmax())
+    return _where(labels, np.arange(count + 1) == int(sizes.argmax()))
 
 
 def fill_holes(mask: Mask) -> Mask:
     """The mask with those parts of its background that no path over voxels' faces joins to the border."""
-    labels, count = _label(~mask, None)
-    open_ = np.zeros(count + 1, dtype=np.bool_)
+    outside = scratch_array(mask.shape, dtype=np.bool_)
+    for plane, values in enumerate(mask):
+        np.logical_not(values, out=outside[plane])
+    labels, count = _label(outside, None)
+    closed = np.ones(count + 1, dtype=np.bool_)  # what is no background is not of it
     for axis in range(3):
         for side in (0, -1):
-            open_[np.unique(np.take(labels, side, axis=axis))] = True
-    return mask | ~open_[labels]
+            closed[np.unique(np.take(labels, side, axis=axis))] = False
+    closed[0] = True
+    return _where(labels, closed)
+
+
+def _where(labels: npt.NDArray[np.int32], chosen: npt.NDArray[np.bool_]) -> Mask:
+    """Where the label is a chosen one."""
+    found = scratch_array(labels.shape, dtype=np.bool_)
+    for plane, values in enumerate(labels):
+        np.take(chosen, values, out=found[plane])
+    return found
 
 
 def _label(mask: Mask, structure: Any) -> tuple[npt.NDArray[np.int32], int]:
+    """The components (D, H, W) of a mask, numbered from 1, and their number."""
     from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
+    labels = scratch_array(mask.shape, dtype=np.int32)
     label: Any = ndimage.label  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return cast("tuple[npt.NDArray[np.int32], int]", label(mask, structure))
+    return labels, int(label(mask, structure, output=labels))

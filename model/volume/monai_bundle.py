@@ -109,6 +109,11 @@ class MonaiBundle:
         code = _MODALITIES.get(stated.upper(), "")
         return (Domain(kind="study", modalities=(code,)),) if code else ()
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `VolumeModel`: where its post-processing says what makes them of the network's values."""
+        return bool(self._bundle.pipeline.activation)
+
     def suits(self, info: ImageInfo) -> None:
         """Any stack that is a volume suits."""
 
@@ -143,7 +148,7 @@ class MonaiBundle:
         source, there = (shape[2], shape[1], shape[0]), (spacing[2], spacing[1], spacing[0])
         spacings = next((one.spacing for one in pipeline.steps if isinstance(one, Resample)), (None,) * 3)
         target = new_shape(source, there, [new or old for new, old in zip(spacings, there, strict=True)])
-        return pipeline_cost(pipeline, file_bytes([self._folder / self._file]), shape, target, self._bundle.channels)
+        return pipeline_cost(pipeline, file_bytes([self._folder / self._file]), target, self._bundle.channels)
 
     @cached_property
     def _file(self) -> Path:

@@ -3,8 +3,8 @@
     slices ─▶ turned to the training's axes ─▶ cropped ─▶ normalised ─▶ resampled ─▶ patches ─▶ logits
     label maps ◀── turned back ◀── in the whole ◀── labels ◀───── resampled row by row ◀──────────┘
 
-Held are the voxels of the series, two bytes each where they are whole numbers, else four, their labels, one byte each,
-and each fold's logits of as many rows as a patch has, in float16 as nnU-Net's own.
+Held are each fold's logits of as many rows as a patch has, in float16 as nnU-Net's own. The voxels of the series, two
+bytes each where they are whole numbers, else four, and their labels, one byte each, are on disk.
 """
 
 # torch's types do not cover what is used here:
@@ -23,11 +23,13 @@ import torch
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
+from ...readers.scratch import scratch_array
 from ..annotator import Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.untrusted import wrap_errors
 from ..checkpoints.weights import sha256_of
 from ..domain import Domain
+from ..probabilities import LabelProbabilities
 from .answers import CHUNK, Decision, label_rows, over_half
 from .intensity import Normaliser, hold
 from .nnunet_checkpoint import Checkpoint, check_shapes, read_checkpoint
@@ -41,6 +43,8 @@ from .volume import LabelMap, Volume
 
 STEP: Final = 0.5
 """Of a patch, between neighbours: nnU-Net's default."""
+_MOST_HALF: Final = 65504.0
+_ALLOCATORS: Final = 0.12 * 2**30  # bytes that they keep of what is freed: measured
 AIR: Final = -1024.0
 """HU of voxels of CT that are not valid."""
 
@@ -90,6 +94,11 @@ class NnUNet:
         """See `VolumeModel`."""
         return self.config.domain
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `VolumeModel`: always."""
+        return True
+
     def suits(self, info: ImageInfo) -> None:
         """Any stack that is a volume suits."""
 
@@ -116,14 +125,15 @@ class NnUNet:
         config = self.config
         turn = turn_of(volume, config).then(config.transpose)
         held = hold(volume, fill=AIR if config.scheme == "CTNormalization" else 0.0)
-        labels = np.zeros(volume.shape, dtype=np.uint8)
+        labels = scratch_array(volume.shape)
         box = held.box(turn)
         in_order = turn.order[0] == 0 and not turn.flips[0]
         given = 0
         if box is not None:
             voxels, answers = turn.apply(held.voxels)[box], turn.apply(labels)[box]
             spacing = [float(np.float32(one)) for one in volume.spacing]  # as files of NIfTI have it
-            rows = self._label_rows(voxels, turn.values(spacing))
+            kept = volume.probabilities and volume.probabilities.turned(turn).within(box)
+            rows = self._label_rows(voxels, turn.values(spacing), kept)
             for number, row in enumerate(rows):
                 answers[number] = row
                 while in_order and given <= box[0].start + number:
@@ -153,7 +163,7 @@ class NnUNet:
             weights=4.0 * numbers,
             dtype="float32",
             work=work,
-            activations=5.0 * math.prod(shape) + logits + band + max(running, back),
+            activations=_ALLOCATORS + logits + band + max(running, back),
         )
 
     @cached_property
@@ -181,7 +191,10 @@ class NnUNet:
         return Patches(self.config.patch, (first, second, third), nnunet_importance(self.config.patch))
 
     def _label_rows(
-        self, voxels: npt.NDArray[np.generic], spacing: tuple[float, float, float]
+        self,
+        voxels: npt.NDArray[np.generic],
+        spacing: tuple[float, float, float],
+        probabilities: LabelProbabilities | None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """The labels of each row of the cropped voxels, on the network's axes: see `label_rows`."""
         config = self.config
@@ -194,8 +207,12 @@ class NnUNet:
         back = Resampler(Resampling.plan(target, source, config.logits, (config.spacing, spacing)))
         logits = map(self._average, slide(cache.read, target, self._patches(target), self._logits))
         labels = config.labels
-        decision = Decision(labels.regions or tuple(range(labels.heads)), over_half if labels.regions else None)
-        return label_rows(logits, back, decision, f"checkpoint {config.source}")
+        decision = (
+            Decision(labels.regions, over_half, torch.sigmoid)
+            if labels.regions
+            else Decision(tuple(range(labels.heads)), to_probabilities=_softmax)
+        )
+        return label_rows(logits, back, decision, f"checkpoint {config.source}", probabilities)
 
     def _logits(self, patch: torch.Tensor) -> torch.Tensor:
         """The logits of a patch by each fold in turn, (folds · classes, …), averaged over the mirror images."""
@@ -220,6 +237,11 @@ class NnUNet:
         for other in others:
             first = first + other
         return first / len(self._networks) if others else first
+
+
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Of logits (classes, height, width), some of which may be beyond the half precision that they were held in."""
+    return logits.nan_to_num(posinf=_MOST_HALF, neginf=-_MOST_HALF).softmax(dim=0)
 
 
 def turn_of(volume: Volume, config: NnUNetConfig) -> Turn:

@@ -65,6 +65,9 @@ class Turn:
         return Turn((self.order[first], self.order[second], self.order[third]), flips)
 
 
+UNTURNED: Final = Turn((0, 1, 2), (False, False, False))
+
+
 def directions(affine: npt.NDArray[np.float64]) -> str:
     """The closest direction of each array axis of a volume, such as "SPL" of axial slices from the feet upwards.
 

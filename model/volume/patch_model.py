@@ -72,6 +72,11 @@ class PatchModel:
         """The card's."""
         return self.card.domain
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `VolumeModel`: always."""
+        return True
+
     def suits(self, info: ImageInfo) -> None:
         """Any stack that is a volume suits."""
 
@@ -106,7 +111,7 @@ class PatchModel:
         weights = file_bytes([self._path()])
         pipeline = pipeline_of(self.card, self._options)
         target = new_shape(shape, spacing, [new or old for new, old in zip(self.card.spacing, spacing, strict=True)])
-        return pipeline_cost(pipeline, weights, shape, target, len(self.card.classes))
+        return pipeline_cost(pipeline, weights, target, len(self.card.classes))
 
     @property
     def _patch(self) -> AxesTriple:
@@ -142,9 +147,7 @@ def _step(one: CardIntensity) -> Step:
     return (Window if one.kind == "window" else Percentiles)(one.low, one.high, one.to, one.clip)
 
 
-def pipeline_cost(
-    pipeline: Pipeline, weights: float, shape: tuple[int, int, int], target: AxesTriple, classes: int
-) -> Cost:
+def pipeline_cost(pipeline: Pipeline, weights: float, target: AxesTriple, classes: int) -> Cost:
     """What a pipeline takes for a volume that is resampled to `target`."""
     places = [
         len(even_starts(*pair, 1 - pipeline.overlap) if pipeline.even else fixed_starts(*pair, pipeline.overlap))
@@ -157,5 +160,5 @@ def pipeline_cost(
         weights=2 * weights,
         dtype="its own type",
         work=float(math.prod(places) * patch * max(weights, 1.0)),
-        activations=5.0 * math.prod(shape) + rows + 4.0 * patch * (_FEATURES + 3 * classes),
+        activations=rows + 4.0 * patch * (_FEATURES + 3 * classes),
     )

@@ -6,6 +6,7 @@ The steps work row by row of the first of the network's axes, and start again wh
 # torch's types do not cover arrays:
 # pyright: reportUnknownMemberType=false
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
@@ -13,6 +14,8 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import torch
 
+from ...readers.scratch import scratch_array
+from ..probabilities import LabelProbabilities
 from .answers import Decision, label_rows
 from .intensity import hold
 from .orientation import AxesTriple, Turn, closest_axes, stacked_upwards
@@ -86,8 +89,12 @@ class Percentiles:
     clip: bool = True
 
     def apply(self, stage: Stage) -> Stage:
-        """See `Step`: the whole volume is held while they are found."""
-        values = torch.cat([block.to(torch.float32) for block in stage.blocks()]).numpy()
+        """See `Step`: the whole volume is on disk while they are found."""
+        values = scratch_array((math.prod(stage.shape),), dtype=np.float32)
+        at = 0
+        for block in stage.blocks():
+            values[at : at + block.numel()] = block.to(torch.float32).ravel().numpy()
+            at += block.numel()
         low, high = (float(one) for one in np.percentile(values, [self.low, self.high], overwrite_input=True))
         return Window(low, high if high > low else low + 1, self.to, self.clip).apply(stage)
 
@@ -234,9 +241,10 @@ class Pipeline:
         """The label map of each slice: see `VolumeModel.segment`. Errors name the source."""
         turn = self.turn(volume)
         voxels = turn.apply(hold(volume, fill=self.fill).voxels)
-        labels = np.zeros(volume.shape, dtype=np.uint8)
+        labels = scratch_array(volume.shape)
         answers = turn.apply(labels)
-        for number, row in enumerate(self._label_rows(voxels, turn.values(volume.spacing), network, source)):
+        kept = volume.probabilities and volume.probabilities.turned(turn)
+        for number, row in enumerate(self._label_rows(voxels, turn.values(volume.spacing), network, source, kept)):
             answers[number] = row
         yield from labels
 
@@ -262,14 +270,19 @@ class Pipeline:
         return stage, Resampler(replace(plan, source=plan.target, target=plan.source, orders=orders, steps=steps)), box
 
     def _label_rows(
-        self, voxels: Any, spacing: tuple[float, float, float], network: Network, source: str
+        self,
+        voxels: Any,
+        spacing: tuple[float, float, float],
+        network: Network,
+        source: str,
+        probabilities: LabelProbabilities | None,
     ) -> Iterator[Any]:
         stage, back, box = self.prepare(voxels, spacing)
         rows = slide(stage.start(), stage.shape, self.patches(stage.shape), network)
         scores = (self._activate(row) for row in rows)
         if box is not None:
             scores = _uncropped(scores, box, back.source)
-        return label_rows(scores, back, self.decision, source)
+        return label_rows(scores, back, self.decision, source, probabilities)
 
     def _activate(self, row: torch.Tensor) -> torch.Tensor:
         if self.activation == "softmax":

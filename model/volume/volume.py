@@ -18,6 +18,7 @@ from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
 from ..annotator import Cost, VoxelGrid
 from ..domain import Domain
+from ..probabilities import LabelProbabilities
 
 Voxels = npt.NDArray[np.float32]
 """Values of a slice or a volume: HU of CT, the files' own numbers of other modalities; NaN where not valid."""
@@ -45,6 +46,8 @@ class Volume:
     read: ReadSlice
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the reader states of the stack: see `ImageInfo.facts`."""
+    probabilities: LabelProbabilities | None = None
+    """Where a model puts the probabilities of its voxels; None where the run keeps none."""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -93,6 +96,11 @@ class VolumeModel(Protocol):
         """The studies that it was made for, of which one is enough; empty where that is not known."""
         ...
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `segment` fills `Volume.probabilities`."""
+        ...
+
     def suits(self, info: ImageInfo) -> None:
         """Raise `ModelError` where the model cannot work on a stack, beyond what `volume_affine` refuses."""
         ...
@@ -108,7 +116,8 @@ class VolumeModel(Protocol):
     def segment(self, volume: Volume) -> Iterator[LabelMap]:
         """The label map of each slice in order, on the slices' own pixels. Raises `LimnerError`.
 
-        Slices are read once in order where possible; no more of a volume is held than the method needs.
+        Slices are read once in order where possible; no more of a volume is held than the method needs. Those of
+        `volume.probabilities` are filled before a slice is given.
         """
         ...
 

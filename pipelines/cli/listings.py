@@ -1,42 +1,25 @@
-"""Listings of models, plug-ins and this machine, as the commands `models`, `plugins` and `doctor` print them."""
+"""Listings of models and plug-ins, as the commands `models` and `plugins` print them."""
 
-import json
-import platform
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, PackageNotFoundError, version
-from pathlib import Path
-from typing import cast, get_args
+from importlib.metadata import EntryPoint
+from typing import get_args
 
 from ...model.checkpoints.cards import ModelCard, PatchCard, VolumeCard, find_any_card, shipped_cards
 from ...model.checkpoints.weights import locate
 from ...model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles
-from ...readers.caches import cache_folder
 from ...readers.errors import ModelError, excerpt
 from ...readers.options import Options, list_options, options_of
 from ...readers.plugins import Group, installed
 from .terminal import indent, table, visible
 
-PACKAGES = (
-    *("limner", "numpy", "rasterio", "pyproj", "shapely", "pyogrio", "onnxruntime", "torch", "transformers"),
-    *("pydicom", "openslide-python", "pandas", "pillow", "pydantic", "typer"),
-)
-DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "VRT", "SAFE", "SENTINEL2", "NITF", "netCDF", "HDF5", "PNG", "JPEG")
-_GDAL_SCRIPT = """
-import json, rasterio
-with rasterio.Env() as env:
-    print(json.dumps([rasterio.__gdal_version__, list(env.drivers())]))
-"""
-_4KHD = "4khd:"  # prefix of the checkpoints that ship
+FOURKHD = "4khd:"  # prefix of the checkpoints that ship
 
 
 def models_text() -> str:
     """The cards and checkpoints that ship, and the annotators that are installed."""
     rows = [(name, find_any_card(name).summary, weights_state(name)) for name in shipped_cards()]
     rows += [
-        (f"{_4KHD}{name}", card.summary, "ships with limner")
+        (f"{FOURKHD}{name}", card.summary, "ships with limner")
         for name in SHIPPED
         if (card := FourKhdFiles.find(name).card)
     ]
@@ -48,8 +31,8 @@ def model_text(name: str) -> str:
     """A model card, the card of a checkpoint after "4khd:", or an annotator by its name, with the options."""
     if name in installed("limner.annotators"):
         return f"{visible(name)}\n{_options_text(name)}"
-    if name.startswith(_4KHD):
-        return f"{_checkpoint_text(name)}\n{_options_text(_4KHD.removesuffix(':'))}"
+    if name.startswith(FOURKHD):
+        return f"{_checkpoint_text(name)}\n{_options_text(FOURKHD.removesuffix(':'))}"
     card = find_any_card(name)
     rows = [
         ("summary", card.summary),
@@ -97,7 +80,7 @@ def _volume_rows(card: VolumeCard | PatchCard) -> Iterator[tuple[str, str]]:
 
 
 def _checkpoint_text(name: str) -> str:
-    card = FourKhdFiles.find(name.removeprefix(_4KHD)).card
+    card = FourKhdFiles.find(name.removeprefix(FOURKHD)).card
     if card is None:
         raise ModelError(name, "must have a model card", remedy="See the files in its folder, or its page on the hub")
     rows = [
@@ -170,40 +153,3 @@ def _options_text(name: str) -> str:
 
 def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown package"
-
-
-def doctor_text() -> str:
-    """Versions, formats, hardware and weights of this machine. Uses no network and changes nothing."""
-    return table(list(_doctor_rows()))
-
-
-def _doctor_rows() -> Iterator[tuple[str, str]]:
-    from ..run.engines import cores
-    from ..run.estimate import total_memory
-
-    yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    for name in PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            yield name, "not installed"
-    # in a process of its own: a library that cannot be loaded must not end this one
-    command = [sys.executable, "-c", _GDAL_SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
-    if done.returncode != 0:
-        yield "GDAL", f"cannot be loaded: {done.stderr.strip()[-300:]}"
-    else:
-        gdal, drivers = cast("tuple[str, list[str]]", json.loads(done.stdout))
-        yield "GDAL", gdal
-        yield "GDAL drivers", ", ".join(name for name in DRIVERS if name in drivers)
-        missing = [name for name in DRIVERS if name not in drivers]
-        if missing:
-            yield "GDAL lacks", ", ".join(missing)
-    yield "cores", str(cores())
-    memory = total_memory()
-    yield "memory", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB"
-    for name, folder in (("weights cache", cache_folder()), ("working folder", Path.cwd())):
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        yield name, f"{folder} ({shutil.disk_usage(existing).free / 2**30:.1f} GiB free)"
-    for name in shipped_cards():
-        yield f"model {name}", weights_state(name)

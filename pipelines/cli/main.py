@@ -59,19 +59,45 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run the same command again to resume."""
-    from ..progress import TerminalProgress
+    from ..progress import TerminalProgress, stopped_text
     from ..run.execute import run
     from ..run_result import run_text
 
+    progress = TerminalProgress()
     try:
-        with TerminalProgress() as progress:
+        with progress:
             result = run(settings, progress)
     except Stopped as stop:
-        print_message("\nStopped. Results so far are kept; the same command resumes the run.")
+        print_message(f"\n{stopped_text(progress, again='command')}")
         raise typer.Exit(stop.exit_code) from None
     _print_problems(result.reports, requested=bool(settings.reports))
     print_result(run_text(result, settings.out))
     raise typer.Exit(result.exit_code)
+
+
+@add_command(app, "watch")
+def watch_command(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, given as its --out.")],
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Print how far it is, and end.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks. Default: 1.")] = 1.0,
+) -> None:
+    """Show the progress of a run from another terminal, until it ends; reads its folder only, and stops nothing."""
+    from ..progress import TerminalProgress
+    from ..run.watching import NOT_WATCHED, Watcher
+
+    watcher = Watcher(Path(run_folder))
+    try:
+        if once:
+            watched = watcher.read()
+        else:
+            with TerminalProgress(watcher.held_bytes) as progress:
+                watched = watcher.follow(progress, every=every)
+    except Stopped as stop:
+        print_message(f"\n{NOT_WATCHED}")
+        raise typer.Exit(stop.exit_code) from None
+    print_result(repr(watched))
+    raise typer.Exit(watched.exit_code)
 
 
 @add_command(app, "plan")
@@ -265,11 +291,19 @@ def plugins_command() -> None:
 
 
 @add_command(app, "doctor")
-def doctor_command() -> None:
-    """Show the environment: versions, formats, model weights, cores, memory, disk space."""
-    from .listings import doctor_text
+@with_settings(PLANNING)
+def doctor_command(settings: "Settings") -> None:
+    """Say what would be done with INPUTS and what is missing; without them, what this installation has."""
+    from ..progress import TerminalProgress
+    from .doctor import diagnose, doctor_text
 
-    print_result(doctor_text())
+    if not settings.inputs:
+        print_result(doctor_text())
+        return
+    with TerminalProgress() as progress:
+        found = diagnose(settings, progress)
+    print_result(found.text)
+    raise typer.Exit(found.exit_code)
 
 
 def main() -> NoReturn:

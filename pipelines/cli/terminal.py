@@ -7,6 +7,7 @@ unprintable ones are escaped before they reach a terminal.
 import contextlib
 import io
 import logging
+import math
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from ...readers.errors import LimnerError
 
 _PRINTABLE = re.compile(r"[\x20-\x7e\n]*")
 _SURROGATE_BYTES = range(0xDC80, 0xDD00)  # how Python decodes the bytes of a file name that are not UTF-8
+_MINUTE, _HOUR = 60.0, 3600.0
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -50,6 +52,18 @@ def visible(text: str, *, keep: str = "") -> str:
 def plural(count: int, word: str) -> str:
     """A count with its noun: "1 region", "2 regions"."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration: "12 s", "3 min", "1.5 h"."""
+    if seconds < _MINUTE:
+        return f"{max(1, math.ceil(seconds))} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
+def bytes_text(count: float) -> str:
+    """An amount of memory: "120 MiB", "1.5 GiB"."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

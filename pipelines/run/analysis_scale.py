@@ -67,7 +67,7 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str, whole: int = 0
             info.uri,
             f"must have a known pixel size, since {cause} needs it",
             value=f"no pixel size in {'its placement' if info.kind == 'map' else 'the file'} ({info.placement.source})",
-            remedy=_STATE_PIXEL_SIZE[info.kind] if "CRS" not in info.placement.source else _STATE_CRS,
+            remedy=STATE_PIXEL_SIZE[info.kind] if "CRS" not in info.placement.source else STATE_CRS,
         )
     metres = min(actual) if requested.metres is None else requested.metres
     scale = snap_scale(metres, actual)
@@ -89,14 +89,16 @@ def pixel_aspect(info: ImageInfo) -> tuple[float, float]:
     return (sides[0], sides[1]) if sides else (1.0, 1.0)
 
 
-_STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"
+STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"
+"""What a user may do where a map has no coordinate reference system."""
 _OWN_PIXELS = "--resolution native shows the model the picture's own pixels, unchecked"
-_STATE_PIXEL_SIZE = {
+STATE_PIXEL_SIZE = {
     "map": f"State --microns-per-pixel for a slide, or --metres-per-pixel for a map; {_OWN_PIXELS}",
     "slide": "State it with --microns-per-pixel, such as --microns-per-pixel 0.5, "
     f"or for many slides with --set reader_options.spacing_csv=slides.csv; {_OWN_PIXELS}",
     "study": "Leave --resolution out, give --whole, or choose a model that works at any pixel size",
 }
+"""What a user may do where the pixel size of a kind of image is not known."""
 
 
 def _check_model_resolution(

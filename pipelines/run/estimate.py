@@ -89,7 +89,8 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
     limit = prepared.limit
-    needed = worker_bytes(images, None, batch=batch, limit=limit)
+    kept = prepared.probabilities
+    needed = worker_bytes(images, None, batch=batch, limit=limit, probabilities=kept)
     basic = Estimate(needed, None, free_memory(), shapes, work, peak_memory())
     annotator = prepared.annotator
     if annotator is None or not shapes:
@@ -104,7 +105,7 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
             return basic
         cost = max((known[shape] for shape in shapes), key=lambda one: one.memory)
         found = replace(basic, cost=cost, work={shape: one.work for shape, one in known.items()})
-        memory = worker_bytes(images, cost, batch=batch, limit=limit)
+        memory = worker_bytes(images, cost, batch=batch, limit=limit, probabilities=kept)
         found = replace(found, memory=memory)
         if cost.device == "cpu":
             return replace(found, untimed=_does_not_fit(memory, basic.free))

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...model.annotator import Annotator, Cost, InputSpec, RemoteAnnotator, SupportsConcepts, SupportsCost
 from ...model.finding import Result
+from ...model.probabilities import SupportsProbabilities
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
@@ -67,6 +68,8 @@ class PreparedRun:
     """Why the annotator cannot work on this machine yet, "" where it can or was not asked."""
     limit: float | None = None
     """Bytes of memory that the run may take; None for any number."""
+    probabilities: int = 0
+    """Number of labels whose probabilities are kept."""
 
     @property
     def redacted_plan(self) -> Plan:
@@ -75,8 +78,16 @@ class PreparedRun:
 
     def job(self, threads: int = 0) -> RegionJob | None:
         """The job of the run; None without an annotator."""
-        cache = cache_limit(self.limit)
-        return self.choice and RegionJob.of(self.plan, self.choice, labels=self.labels, threads=threads, cache=cache)
+        if self.choice is None:
+            return None
+        return RegionJob.of(
+            self.plan,
+            self.choice,
+            labels=self.labels,
+            threads=threads,
+            probabilities=self.probabilities > 0,
+            cache=cache_limit(self.limit),
+        )
 
 
 def _limit_caches(settings: Settings) -> None:
@@ -131,16 +142,33 @@ def _prepare(
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
+        kept = len(labels or annotator.labels) if annotator is not None and settings.probabilities else 0
+        _check_probabilities(settings, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
         plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch)
         cost = _cost(plan, annotator) if settings.memory and not unavailable else None
         workers = worker_count(settings)
         if len(plan.volumes) == len(plan.images):
             workers = min(workers, len(plan.images))  # a stack is the work of one
-        division = divide(settings, plan.images, cost, workers=workers)
+        division = divide(settings, plan.images, cost, workers=workers, probabilities=kept)
     except LimnerError as error:
         raise redactor.error(error) from None
-    return PreparedRun(plan, choice, annotator, labels, redactor, division, unavailable, memory_limit(settings))
+    return PreparedRun(plan, choice, annotator, labels, redactor, division, unavailable, memory_limit(settings), kept)
+
+
+def _check_probabilities(settings: Settings, annotator: Annotator | None) -> None:
+    """Raise `RequestError` where probabilities are asked for of a model that has none, or for a report without them."""
+    if settings.probabilities and not (isinstance(annotator, SupportsProbabilities) and annotator.gives_probabilities):
+        remedy = "Leave out --probabilities, or choose a model that segments"
+        value = settings.model or "none"
+        rule = "must come with a model that scores every pixel"
+        raise RequestError("--probabilities", rule, value=value, remedy=remedy)
+    named = settings.reports or settings.report_options
+    writers = load_writers(settings.reports, settings.report_options) if named else []
+    names = [writer.name for writer in writers if getattr(writer, "needs_probabilities", False)]
+    if names and not settings.probabilities:
+        remedy = "Add --probabilities, so that the run keeps them"
+        raise RequestError("--reports", "must come with --probabilities", value=", ".join(names), remedy=remedy)
 
 
 def _cost(plan: Plan, annotator: Annotator | None) -> Cost | None:

@@ -3,9 +3,8 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,11 +12,11 @@ import numpy as np
 from ...model.annotator import Cost
 from ...model.views import grid_of
 from ...readers.errors import RequestError
-from ...readers.files import parse_fields
 from ...readers.image import ImageInfo
 from ...readers.registry import readers
 from ..config import Settings, parse_bytes
 from .plan import ImagePlan
+from .processes import held_bytes
 
 MAX_OPEN: Final = 4
 """Images that a process keeps open; a batch rarely spans two images."""
@@ -28,6 +27,7 @@ _RGB_CHANNELS = 3
 _FLOAT_BYTES = 4
 _TILES = 4  # float32 copies of the tile that a network has: as converted, as its input, and its first layers' output
 _MASKS = 2  # bytes of a pixel's validity, and of whether its answers are kept
+_PACKED = 2  # bytes of a pixel and label while its probability is masked and compressed
 _ANSWERS = 16  # bytes of a pixel whose class map is traced: its class, its score, and their sums
 _LEAST_CACHE, _CACHE_SHARE = 16 * 2**20, 1 / 8  # of decoded pixels: bytes, and a part of the limit on memory
 
@@ -42,15 +42,33 @@ class Division:
     """Bytes that all of its processes need."""
 
 
-def worker_bytes(images: Sequence[ImagePlan], cost: Cost | None, *, batch: int, limit: float | None = None) -> float:
+def worker_bytes(
+    images: Sequence[ImagePlan],
+    cost: Cost | None,
+    *,
+    batch: int,
+    limit: float | None = None,
+    probabilities: int = 0,
+) -> float:
     """Bytes that a process needs which annotates `batch` regions at a time and reads as many meanwhile.
 
-    `cost` is that of its model, None where it is not known; `limit` that on all memory of the run.
+    `cost` is that of its model, None where it is not known; `limit` that on all memory of the run; `probabilities` the
+    number of labels whose probabilities are kept.
     """
     kept = cache_bytes([image.info for image in images], MAX_OPEN, cache_limit(limit))
     model = 0.0 if cost is None else (_TORCH if cost.libraries is None else cost.libraries)
     model += cost.memory if cost is not None and cost.device == "cpu" else 0.0
-    return LIBRARIES + kept + model + max(view_bytes(image) * 2 * batch + _work_bytes(image) for image in images)
+    return (
+        LIBRARIES
+        + kept
+        + model
+        + max(
+            view_bytes(image) * 2 * batch
+            + _work_bytes(image)
+            + _canvas_pixels(image) * probabilities * (batch + _PACKED)
+            for image in images
+        )
+    )
 
 
 def view_bytes(image: ImagePlan) -> float:
@@ -105,7 +123,9 @@ def cache_bytes(infos: Sequence[ImageInfo], most_open: int, most: float = float(
     return sum(sorted(each)[-most_open:]) + min(largest, sum(shared))
 
 
-def divide(settings: Settings, images: Sequence[ImagePlan], cost: Cost | None, *, workers: int) -> Division:
+def divide(
+    settings: Settings, images: Sequence[ImagePlan], cost: Cost | None, *, workers: int, probabilities: int = 0
+) -> Division:
     """The largest batch, and then the most of `workers` processes, that fit into `--memory`.
 
     Raises `RequestError` where not even one region does.
@@ -113,7 +133,11 @@ def divide(settings: Settings, images: Sequence[ImagePlan], cost: Cost | None, *
     limit = memory_limit(settings)
     parent = LIBRARIES if settings.engine != "inline" else 0.0
     batch = settings.batch
-    while (needed := worker_bytes(images, cost, batch=batch, limit=limit)) and limit and parent + needed > limit:
+
+    def needs(batch: int) -> float:
+        return worker_bytes(images, cost, batch=batch, limit=limit, probabilities=probabilities)
+
+    while (needed := needs(batch)) and limit and parent + needed > limit:
         if batch == 1:
             raise RequestError(
                 "--memory",
@@ -147,18 +171,6 @@ class Headroom:
             return True
         release_freed_memory()
         return held_bytes(os.getpid()) + self.ahead <= self.limit
-
-
-def held_bytes(pid: int) -> float:
-    """Bytes of memory that a process and its descendants have allocated, without cached files; 0 where not known."""
-    return parse_fields(Path(f"/proc/{pid}/status")).get("RssAnon", 0.0) + sum(map(held_bytes, _processes_of(pid)))
-
-
-def _processes_of(pid: int) -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):  # it has just ended
-                yield from map(int, (task / "children").read_text(encoding="ascii").split())
 
 
 def release_freed_memory() -> None:

@@ -269,6 +269,37 @@ def area_digest(settings: Settings) -> str:
     return vector_digest(settings.area) if settings.area else ""
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderPlan:
+    """What is decided of an image before any of its pixels is read."""
+
+    info: ImageInfo
+    """With notes."""
+    spec: InputSpec
+    planes: frozenset[int]
+    """The slices to analyse, from 0."""
+    montage: StackMontage | None
+    grid: Grid
+
+
+def plan_headers(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> HeaderPlan:
+    """Whether a model suits an image, and at which pixel size it sees it, by the image's headers.
+
+    Raises `LimnerError` where it does not.
+    """
+    spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    info = with_model_window(info, spec, settings)
+    if spec.volume is not None:
+        _check_volume(info, settings)
+    planes = _chosen_planes(info, settings)
+    whole = _whole_tiles(info, annotator, settings)
+    info = replace(info, notes=(*info.notes, *_size_notes(info, spec, settings, whole)))
+    montage = _montage(info, spec, settings, planes)
+    grid = _grid(info, montage, analysis_scale(info, spec, settings, whole, montage), image_orientation(info))
+    check_domain(info, annotator, settings, grid.scale, stain_known=False)
+    return HeaderPlan(info, spec, planes, montage, grid)
+
+
 def _plan_image(
     info: ImageInfo,
     annotator: Annotator | None,
@@ -279,16 +310,8 @@ def _plan_image(
     scratch: Path | None,
 ) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
-    spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
-    info = with_model_window(info, spec, settings)
-    if spec.volume is not None:
-        _check_volume(info, settings)
-    planes = _chosen_planes(info, settings)
-    whole = _whole_tiles(info, annotator, settings)
-    info = replace(info, notes=(*info.notes, *_size_notes(info, spec, settings, whole)))
-    montage = _montage(info, spec, settings, planes)
-    grid = _grid(info, montage, analysis_scale(info, spec, settings, whole, montage), image_orientation(info))
-    check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
+    headers = plan_headers(info, annotator, settings)  # before the overview is read
+    info, spec, planes, montage, grid = headers.info, headers.spec, headers.planes, headers.montage, headers.grid
     stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))

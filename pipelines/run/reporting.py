@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from shapely.errors import ShapelyError
 
 from ...model.finding import PackedRaster, Result
 from ...model.findings_table import Chunk, FindingsTable
 from ...model.merged_findings import MergedFindings
 from ...model.merging import merge_chunks
+from ...model.probabilities import Steps
 from ...model.volume.volume import LabelMap
 from ...readers.errors import LimnerError, ReadError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
@@ -24,6 +26,7 @@ from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.plugins import installed, load
+from ...readers.regions import Region
 from ...reports.measures import batches
 from ...reports.patient_geometry import pixel_area_m2
 from ...reports.streams import Stream, StreamingWriter, send
@@ -48,7 +51,7 @@ from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
 from .record_pictures import overview_picture, slice_pictures
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
-from .stack_job import LABEL_MAP
+from .stack_job import LABEL_MAP, PROBABILITIES
 from .windows import NOT_VISIBLE
 
 FAILED = "failed: the reasons are listed with the regions"
@@ -95,7 +98,7 @@ def write_reports(
     streaming = [writer for writer in writers if isinstance(writer, StreamingWriter)]
     passes = len(writers) - len(streaming) + 1
     outcomes = _write_streams(record, folder, streaming, lambda share: on_event(Reporting("reports", share / passes)))
-    for writer in writers:
+    for writer in sorted(writers, key=lambda writer: getattr(writer, "last", False)):
         if writer.name not in outcomes:
             on_event(Reporting(writer.name, (1 + len(outcomes) - len(streaming)) / passes))
             outcomes[writer.name] = _outcome(lambda writer=writer: writer.write(record, folder))
@@ -179,10 +182,10 @@ def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
     manifest = load_manifest(folder)
     cache = _FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
 
-    def label_map(entry: Entry) -> LabelMap | None:
-        return read_raster(folder, entry, LABEL_MAP) if LABEL_MAP in entry.rasters else None
+    def raster(entry: Entry, name: str) -> npt.NDArray[np.uint8] | None:
+        return read_raster(folder, entry, name) if name in entry.rasters else None
 
-    return _make_record(manifest, read_entries(folder), cache, label_map, read_sources(folder), scratch)
+    return _make_record(manifest, read_entries(folder), cache, raster, read_sources(folder), scratch)
 
 
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
@@ -193,18 +196,18 @@ def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> 
     def chunks(entries: Sequence[Entry]) -> list[Chunk]:
         return [FindingsTable.of(finding for entry in entries for finding in found[entry.region].findings)]
 
-    def label_map(entry: Entry) -> LabelMap | None:
-        raster = found[entry.region].rasters.get(LABEL_MAP)
-        return unpack_raster(raster) if isinstance(raster, PackedRaster) else raster
+    def raster(entry: Entry, name: str) -> npt.NDArray[np.uint8] | None:
+        kept = found[entry.region].rasters.get(name)
+        return unpack_raster(kept) if isinstance(kept, PackedRaster) else kept
 
-    return _make_record(manifest, entries, _FindingsCache("memory", chunks), label_map, {})
+    return _make_record(manifest, entries, _FindingsCache("memory", chunks), raster, {})
 
 
 def _make_record(
     manifest: Mapping[str, Any],
     entries: Mapping[str, Entry],
     cache: "_FindingsCache",
-    label_map: "_ReadLabelMap",
+    raster: "_ReadRaster",
     sources: Mapping[str, str],
     scratch: Path | None = None,
 ) -> Record:
@@ -213,10 +216,11 @@ def _make_record(
     names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
     variants = sorted({plan.spec.variant for plan in plans})
+    kept = bool(manifest["config"].get("probabilities"))
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
         images=tuple(
-            _image_record(plan, entries, cache, label_map, sources, name=name, scratch=scratch)
+            _image_record(plan, entries, cache, raster, sources, name=name, scratch=scratch, kept=kept)
             for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
@@ -238,8 +242,8 @@ def _run_digest(manifest: Mapping[str, Any], entries: Mapping[str, Entry]) -> st
     return hashlib.sha256(json.dumps([manifest, outcomes], sort_keys=True).encode()).hexdigest()
 
 
-_ReadLabelMap = Callable[[Entry], LabelMap | None]
-"""The label map of a slice; None where it has no label."""
+_ReadRaster = Callable[[Entry, str], npt.NDArray[np.uint8] | None]
+"""The raster of a region by its name; None where it has none."""
 
 
 @dataclass(slots=True)
@@ -308,11 +312,12 @@ def _image_record(
     plan: ImagePlan,
     entries: Mapping[str, Entry],
     cache: _FindingsCache,
-    label_map: _ReadLabelMap,
+    raster: _ReadRaster,
     sources: Mapping[str, str],
     *,
     name: str,
     scratch: Path | None,
+    kept: bool,
 ) -> ImageRecord:
     found = [entries.get(region.key) for region in plan.regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
@@ -345,8 +350,14 @@ def _image_record(
 
     def label_maps() -> Iterator[LabelMap]:
         for entry in found:
-            read = None if entry is None else label_map(entry)
+            read = None if entry is None else raster(entry, LABEL_MAP)
             yield np.zeros(plan.info.size[::-1], dtype=np.uint8) if read is None else read
+
+    def probabilities() -> Iterator[tuple[Region, Steps]]:
+        for region, entry in zip(plan.regions, found, strict=True):
+            read = None if entry is None else raster(entry, PROBABILITIES)
+            if read is not None:
+                yield region, read
 
     return ImageRecord(
         info=plan.info,
@@ -361,8 +372,11 @@ def _image_record(
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
         analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original),
+        grid=plan.grid,
+        probabilities=probabilities if kept else None,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
+        spec=plan.spec,
         forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
     )

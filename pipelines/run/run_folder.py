@@ -5,13 +5,11 @@ complete is cut when the folder is opened, so that a run may be killed at any mo
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import math
 import os
-import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -27,6 +25,7 @@ from ...model.findings_table import FindingsTable
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
+from . import locks
 from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
 
 MANIFEST = "manifest.json"
@@ -224,7 +223,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
             number = 1
             while line := lines.readline(MAX_LINE_BYTES):
                 if line.endswith(b"\n"):
-                    entry = _parse_entry(line, f"{path}, line {number}")
+                    entry = parse_entry(line, f"{path}, line {number}")
                     entries[entry.region] = entry
                 elif len(line) == MAX_LINE_BYTES:
                     raise _damaged_line(f"{path}, line {number}", _TOO_LONG)
@@ -323,7 +322,8 @@ def remove_checksum(line: bytes) -> bytes:
     return record
 
 
-def _parse_entry(line: bytes, where: str) -> Entry:
+def parse_entry(line: bytes, where: str) -> Entry:
+    """The entry of a line that is complete. Raises `StoreError`, which names `where`, for a damaged one."""
     try:
         record: dict[str, Any] = json.loads(remove_checksum(line))
         cover, part, rasters = record["coverage"], record.get("part"), record.get("rasters", {})
@@ -394,31 +394,16 @@ def _as_store_error(path: Path, error: OSError | ValueError) -> StoreError:
     )
 
 
-if sys.platform == "win32":
-    import msvcrt
+def lock(file: BinaryIO, folder: Path) -> None:
+    """Lock a file of a run folder until it is closed, or the process dies.
 
-    def lock(file: BinaryIO, folder: Path) -> None:
-        """Lock a file of a run folder until it is closed. Raises `RequestError` where another process has it."""
-        file.seek(1 << 62)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise _locked(folder) from error
-else:
-    import fcntl
-
-    def lock(file: BinaryIO, folder: Path) -> None:
-        """Lock a file of a run folder until it is closed, or the process dies.
-
-        Raises `RequestError` where another process has it.
-        """
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _locked(folder) from error
-        except OSError as error:
-            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:  # of a file system without locks
-                raise _as_store_error(folder, error) from error
+    Raises `RequestError` where another process has it.
+    """
+    try:
+        if not locks.lock(file):
+            raise _locked(folder)
+    except OSError as error:
+        raise _as_store_error(folder, error) from error
 
 
 def _check_linked(file: BinaryIO, folder: Path) -> None:

@@ -3,24 +3,29 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ...model.class_maps import polygonise
 from ...model.finding import Coverage, Finding, Result
+from ...model.probabilities import NODATA, LabelProbabilities, Steps
 from ...model.views import roi_mask
 from ...model.volume.volume import LabelMap, SupportsVolumes, Volume, Voxels
 from ...readers.errors import ModelError
 from ...readers.geodesy import box_areas_m2
 from ...readers.image import Image, Mask
 from ...readers.regions import Region
+from ...readers.scratch import scratch_array
 from .parts import pack_raster
 from .plan import ImagePlan
 
-LABEL_MAP = "labels"
+LABEL_MAP: Final = "labels"
 """The name of the label map among a result's rasters; a slice without a label has none."""
+
+PROBABILITIES: Final = "probabilities"
+"""The name of the probabilities (labels, H, W) of the kept labels in a region's core: see `model.probabilities`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +46,44 @@ class Labels:
 
 
 def annotate_stack(
-    plan: ImagePlan, image: Image, regions: Sequence[Region], annotator: SupportsVolumes, labels: Labels
+    plan: ImagePlan,
+    image: Image,
+    regions: Sequence[Region],
+    annotator: SupportsVolumes,
+    labels: Labels,
+    *,
+    probabilities: bool = False,
 ) -> list[Result]:
-    """Results of the regions of a stack, each a slice, in their order.
+    """Results of the regions of a stack, each a slice, in their order, on request with probabilities.
 
     A pixel without a value, or outside of the region of interest, has no label. Raises `LimnerError`, `MemoryError`.
     """
     slices = _Slices(image)
     start = time.perf_counter()
     volume = Volume.of(plan.info, slices.read)
+    if probabilities:
+        volume = replace(volume, probabilities=_room(labels, volume.shape))
+    kept = volume.probabilities
     chosen = {region.plane: region for region in regions}
     found: dict[int, Result] = {}
     count = 0
     for plane, label_map in enumerate(annotator.segment(volume)):
         count += 1
         if plane in chosen:
-            found[plane] = _result(plan, chosen[plane], _checked(plan, plane, label_map), slices.valid(plane), labels)
+            checked, valid = _checked(plan, plane, label_map), slices.valid(plane)
+            here = None if kept is None else kept.values[:, plane]
+            found[plane] = _result(plan, chosen[plane], checked, valid, labels, here)
     if count != volume.shape[0]:
         rule, value = f"must return a label map for each of {volume.shape[0]} slices", str(count)
         raise ModelError(plan.info.id, rule, value=value, remedy="Report this to the model's author")
     seconds = (time.perf_counter() - start) / len(regions)
     return [replace(found[region.plane], seconds=seconds) for region in regions]
+
+
+def _room(labels: Labels, shape: tuple[int, int, int]) -> LabelProbabilities:
+    """Room for the probabilities of a volume, on disk. Raises `LimnerError`."""
+    places: dict[str | int, int] = {int(number): place for place, number in enumerate(np.flatnonzero(labels.numbers))}
+    return LabelProbabilities(places, scratch_array((len(places), *shape)))
 
 
 class _Slices:
@@ -98,7 +120,9 @@ def _checked(plan: ImagePlan, plane: int, label_map: LabelMap) -> LabelMap:
     return label_map
 
 
-def _result(plan: ImagePlan, region: Region, label_map: LabelMap, valid: Mask, labels: Labels) -> Result:
+def _result(
+    plan: ImagePlan, region: Region, label_map: LabelMap, valid: Mask, labels: Labels, probabilities: Steps | None
+) -> Result:
     inside = roi_mask(region, plan.area)
     kept = np.where(valid & inside, labels.numbers[label_map], np.uint8(0))
     outlines = polygonise(kept, np.ones(kept.shape, dtype=np.float32), kept > 0)
@@ -108,14 +132,11 @@ def _result(plan: ImagePlan, region: Region, label_map: LabelMap, valid: Mask, l
         )
         for one in outlines
     ]
-    return Result(
-        region.key,
-        region.grid.image,
-        "done",
-        tuple(findings),
-        _coverage(plan, region, valid, inside),
-        rasters={LABEL_MAP: pack_raster(kept)} if findings else {},
-    )
+    rasters = {LABEL_MAP: pack_raster(kept)} if findings else {}
+    if probabilities is not None:
+        rasters[PROBABILITIES] = pack_raster(np.where(valid & inside, probabilities, np.uint8(NODATA)))
+    coverage = _coverage(plan, region, valid, inside)
+    return Result(region.key, region.grid.image, "done", tuple(findings), coverage, rasters=rasters)
 
 
 def _coverage(plan: ImagePlan, region: Region, valid: Mask, inside: Mask) -> Coverage:

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self, cast
 
+import numpy as np
+
 from ...model.annotator import Annotator, Answer, View
-from ...model.finding import Coverage, Result
+from ...model.finding import Coverage, PackedRaster, Result
 from ...model.montage import MontageImage
-from ...model.views import measure_coverage, read_view, to_image_coordinates
+from ...model.probabilities import NODATA, LabelProbabilities
+from ...model.views import core_window, measure_coverage, read_view, to_image_coordinates
 from ...model.volume.volume import SupportsVolumes
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
@@ -19,8 +22,9 @@ from ...readers.registry import limit_caches, open_image
 from .memory import MAX_OPEN
 from .model_selection import AnnotatorChoice
 from .overview_stats import EMPTY, channel_names
+from .parts import pack_raster
 from .plan import ImagePlan, Plan
-from .stack_job import Labels, annotate_stack
+from .stack_job import PROBABILITIES, Labels, annotate_stack
 from .windows import NOT_VISIBLE
 
 
@@ -35,6 +39,8 @@ class RegionJob:
     """Labels to keep; () for all."""
     threads: int = 0
     """Computing threads; 0 for one per core."""
+    probabilities: bool = False
+    """Whether results have the probabilities of the labels to keep."""
     cache: float = math.inf
     """Most bytes of decoded pixels that readers keep."""
     _annotator: Annotator | None = field(default=None, init=False)
@@ -48,11 +54,12 @@ class RegionJob:
         *,
         labels: tuple[str, ...] = (),
         threads: int = 0,
+        probabilities: bool = False,
         cache: float = math.inf,
     ) -> Self:
         """The job of a plan."""
         images = {image.info.id: replace(image, skipped=None) for image in plan.images}
-        return cls(images, choice, labels, threads, cache)
+        return cls(images, choice, labels, threads, probabilities, cache)
 
     def begin(self) -> None:
         """Make the annotator and load its networks. Raises `LimnerError`."""
@@ -123,7 +130,8 @@ class RegionJob:
         labels = Labels.of(cast("Annotator", annotator).labels, self.labels)
         start = time.perf_counter()
         try:
-            return annotate_stack(plan, self._image(plan), slices, annotator, labels)
+            image = self._image(plan)
+            return annotate_stack(plan, image, slices, annotator, labels, probabilities=self.probabilities)
         except (LimnerError, MemoryError) as error:
             seconds = (time.perf_counter() - start) / len(slices)
             return [_failure(region, error, seconds) for region in slices]
@@ -146,6 +154,8 @@ class RegionJob:
             msg = "a job must begin before it annotates"
             raise RuntimeError(msg)
         start = time.perf_counter()
+        if self.probabilities:
+            views = [self._with_probabilities(view) for view in views]
         try:
             answers = self._annotator.annotate(views)
         except (LimnerError, MemoryError) as error:
@@ -169,7 +179,20 @@ class RegionJob:
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, seconds)
         seconds += time.perf_counter() - start
-        return Result(region.key, region.grid.image, "done", findings, coverage, seconds=seconds)
+        rasters = {} if view.probabilities is None else {PROBABILITIES: _core_probabilities(view, view.probabilities)}
+        return Result(region.key, region.grid.image, "done", findings, coverage, seconds=seconds, rasters=rasters)
+
+    def _with_probabilities(self, view: View) -> View:
+        """A view with room for the probabilities of its pixels; one whose batch failed gets new room."""
+        labels = self.labels or cast("Annotator", self._annotator).labels
+        values = np.full((len(labels), *view.keep_mask.shape), NODATA, dtype=np.uint8)
+        return replace(view, probabilities=LabelProbabilities({label: i for i, label in enumerate(labels)}, values))
+
+
+def _core_probabilities(view: View, found: LabelProbabilities) -> PackedRaster:
+    """The probabilities of a view's core, `NODATA` where answers are not kept."""
+    core = core_window(view.region)
+    return pack_raster(np.where(view.keep_mask[core], found.values[(slice(None), *core)], np.uint8(NODATA)))
 
 
 def _coverage(view: View, plan: ImagePlan) -> Coverage:

@@ -48,4 +48,4 @@ def coding_schemes() -> "Sequence[CodingSchemeIdentificationItem]":
 def long_string(text: str, limit: int = LONGEST) -> str:
     """A text as VR LO holds it: one line of at most `limit` characters, without backslashes."""
     line = " ".join(clean_text(text).replace("\\", "/").split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."

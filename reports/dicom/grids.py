@@ -1,4 +1,6 @@
-"""The pixels of segmentations: the slices of a study, or tiles of the finest level of a DICOM slide.
+"""The pixels of segmentations: the slices of a study, or tiles of a DICOM slide, as a rule on its finest level.
+
+Those of probabilities are on the analysis grid, whose pixels may be larger than the original ones.
 
 A place is (slice from 0, column, row) of a frame's first pixel in its image.
 """
@@ -32,7 +34,7 @@ _ROW: Final[Dimension] = (0x0048021F, 0x0048021A, "Row Position")
 
 
 class Grid(Protocol):
-    """The pixels of a segmentation, of the same size and place as those of its originals."""
+    """The pixels of a segmentation, each the same number of its originals' pixels."""
 
     @property
     def originals(self) -> Originals:
@@ -76,6 +78,8 @@ class SliceGrid:
     """The slices of a study."""
 
     planes: Planes
+    size: tuple[int, int]
+    """(width, height) in the segmentation's pixels."""
 
     @property
     def originals(self) -> Originals:
@@ -85,7 +89,7 @@ class SliceGrid:
     @property
     def tile(self) -> tuple[int, int]:
         """A whole slice."""
-        return self.originals.info.size
+        return self.size
 
     @property
     def frame_of_reference(self) -> str:
@@ -116,7 +120,8 @@ class SliceGrid:
 
     def frame(self, place: Place) -> "Dataset":
         """The source, and the position of its slice."""
-        source, preserved = self.planes.reference(place[0]), self.originals.is_whole_frame(place[0])
+        source = self.planes.reference(place[0])
+        preserved = self.planes.scale == (1.0, 1.0) and self.originals.is_whole_frame(place[0])
         made = item(DerivationImageSequence=[derivation(source, preserved=preserved)])
         made.FrameContentSequence = [item(StackID="1", InStackPositionNumber=place[0] + 1)]
         if self.frame_of_reference:
@@ -148,6 +153,10 @@ class TileGrid:
     """Tiles of the finest level of a DICOM slide: its own tiles, where they have a usual size."""
 
     level: SlideLevel
+    size: tuple[int, int]
+    """(width, height) in the segmentation's pixels."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """The slide's pixels (x, y) per pixel of the segmentation; tiles of larger ones have a usual size."""
 
     def __post_init__(self) -> None:
         header = self.level.header
@@ -175,7 +184,8 @@ class TileGrid:
     def tile(self) -> tuple[int, int]:
         """(width, height) of a frame."""
         stated = int(self.level.header.get("Columns") or 0), int(self.level.header.get("Rows") or 0)
-        return stated if all(_LEAST <= side <= _MOST for side in stated) else (_TILE, _TILE)
+        usual = self._unchanged and all(_LEAST <= side <= _MOST for side in stated)
+        return stated if usual else (_TILE, _TILE)
 
     @property
     def frame_of_reference(self) -> str:
@@ -198,8 +208,8 @@ class TileGrid:
             DimensionOrganizationType="TILED_SPARSE",
             ImageOrientationSlide=decimals(header.ImageOrientationSlide),
             TotalPixelMatrixOriginSequence=[item(**dict(zip(_OFFSETS[:2], decimals(self._origin[:2]), strict=True)))],
-            TotalPixelMatrixColumns=self.originals.info.size[0],
-            TotalPixelMatrixRows=self.originals.info.size[1],
+            TotalPixelMatrixColumns=self.size[0],
+            TotalPixelMatrixRows=self.size[1],
             TotalPixelMatrixFocalPlanes=1,
         )
         made.update(self.level.specimen())
@@ -207,7 +217,7 @@ class TileGrid:
 
     def shared(self) -> "Dataset":
         """The size of pixels."""
-        spacing = self.level.spacing_mm or (0.0, 0.0)
+        spacing = self._spacing
         thickness = self.level.thickness_mm
         stated = None if thickness is None else decimals([thickness])[0]
         return item(PixelMeasuresSequence=[item(PixelSpacing=decimals(spacing), SliceThickness=stated)])
@@ -215,11 +225,11 @@ class TileGrid:
     def frame(self, place: Place) -> "Dataset":
         """The source, and the place of the tile's first pixel."""
         _, x, y = place
-        header, source = self.level.header, self.level.reference()
+        source = self.level.reference()
         if (number := self._source_frame(x, y)) is not None:
             source.ReferencedFrameNumber = number
-        down, across = self.level.spacing_mm or (0.0, 0.0)
-        along, below = np.reshape(np.asarray(header.ImageOrientationSlide, np.float64), (2, 3))
+        down, across = self._spacing
+        along, below = self._directions
         at = self._origin + along * across * x + below * down * y
         position = item(
             ColumnPositionInTotalImagePixelMatrix=x + 1,
@@ -227,7 +237,7 @@ class TileGrid:
             **dict(zip(_OFFSETS, decimals(at), strict=True)),
         )
         return item(
-            DerivationImageSequence=[derivation(source, preserved=True)],
+            DerivationImageSequence=[derivation(source, preserved=self._unchanged)],
             FrameContentSequence=[item()],
             PlanePositionSlideSequence=[position],
         )
@@ -236,13 +246,32 @@ class TileGrid:
     def _origin(self) -> npt.NDArray[np.float64]:
         """Where the centre of the first pixel lies on the slide, in mm."""
         stated = self.level.header.TotalPixelMatrixOriginSequence[0]
-        return np.array([float(stated.get(name) or 0) for name in _OFFSETS])
+        own = np.array([float(stated.get(name) or 0) for name in _OFFSETS])
+        down, across = self.level.spacing_mm or (0.0, 0.0)
+        (along, below), (x, y) = self._directions, self.scale
+        return own + along * across * (x - 1) / 2 + below * down * (y - 1) / 2
+
+    @property
+    def _directions(self) -> npt.NDArray[np.float64]:
+        """(2, 3) directions of rows and columns on the slide."""
+        return np.reshape(np.asarray(self.level.header.ImageOrientationSlide, np.float64), (2, 3))
+
+    @property
+    def _spacing(self) -> tuple[float, float]:
+        """(between rows, between columns) in mm."""
+        down, across = self.level.spacing_mm or (0.0, 0.0)
+        return down * self.scale[1], across * self.scale[0]
+
+    @property
+    def _unchanged(self) -> bool:
+        return self.scale == (1.0, 1.0)
 
     def _source_frame(self, x: int, y: int) -> int | None:
         """The number of the frame that is this tile; None where frames are not all tiles row by row."""
         header, (width, height) = self.level.header, self.tile
         plain = (
-            header.get("DimensionOrganizationType") == "TILED_FULL"
+            self._unchanged
+            and header.get("DimensionOrganizationType") == "TILED_FULL"
             and len(self.originals.headers) == 1
             and (header.get("Columns"), header.get("Rows")) == (width, height)
         )

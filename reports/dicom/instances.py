@@ -1,4 +1,4 @@
-"""New instances that are written in parts: what the patient, the study and the series have, and single-bit frames."""
+"""New instances that are written in parts: what the patient, the study and the series have, and frames."""
 # highdicom and pydicom have values of the type of their tag:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -41,12 +41,12 @@ CATEGORY: Final = ("309825002", "SCT", "Spatial and Relational Concept")
 
 
 def new_instance(
-    originals: Originals, kind: str, what: str, sop_class: str, modality: str, *, syntax: str = EXPLICIT
+    originals: Originals, kind: str, what: str, sop_class: str, modality: str, *parts: str, syntax: str = EXPLICIT
 ) -> "SOPClass":
     """A data set with the patient and the study of the originals, in a new series: see `objects.attributes`."""
     from highdicom.base import SOPClass
 
-    header, arguments = originals.first, attributes(originals, kind, what)
+    header, arguments = originals.first, attributes(originals, kind, what, *parts)
     equipment = arguments.pop("contributing_equipment")
     if kind == "rtstruct":  # which has neither
         del arguments["content_date"], arguments["content_time"]
@@ -88,44 +88,50 @@ def display_colour(rgb: tuple[int, int, int]) -> list[int]:
     return list(CIELabColor.from_rgb(*rgb).value)
 
 
-class PackedFrames:
-    """Frames of one bit a pixel, one after the other in a temporary file, as Pixel Data has them (PS3.5 8.1.1)."""
+class FrameFile:
+    """Frames one after the other in a temporary file, as Pixel Data has them: 8 bits a pixel, or one (PS3.5 8.1.1)."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._name = name
+    def __init__(self, folder: Path, name: str, *, bits: int = 1) -> None:
+        self._name, self._bits = name, bits
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - `close` closes it
         self._rest: npt.NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
         self.bytes = 0
 
-    def add(self, mask: Mask) -> None:
+    def add(self, frame: Mask | npt.NDArray[np.uint8]) -> None:
         """Add a frame: frames follow each other without a gap, also within a byte."""
-        bits = np.concatenate([self._rest, mask.ravel()])
+        if self._bits == 8:
+            self._write(np.ascontiguousarray(frame, dtype=np.uint8).tobytes())
+            return
+        bits = np.concatenate([self._rest, frame.astype(np.bool_).ravel()])
         whole = len(bits) // 8 * 8
-        self._write(bits[:whole])
+        self._write(_packed(bits[:whole]))
         self._rest = bits[whole:]
 
     def finish(self) -> IO[bytes]:
         """The file, of an even number of bytes, from its beginning."""
-        self._write(self._rest)
+        self._write(_packed(self._rest))
         self._rest = self._rest[:0]
         if self.bytes % 2:
-            self._write(np.zeros(8, dtype=np.bool_))
+            self._write(b"\0")
         self.file.seek(0)
         return self.file
 
-    def _write(self, bits: Mask) -> None:
-        packed = np.packbits(bits, bitorder="little").tobytes()
-        self.bytes += len(packed)
+    def _write(self, content: bytes) -> None:
+        self.bytes += len(content)
         if self.bytes > MOST_BYTES:
             rule, remedy = "must have masks of less than 4 GiB in a segmentation", "Use another report, such as geojson"
             raise DicomObjectError(self._name, rule, remedy=remedy)
-        self.file.write(packed)
+        self.file.write(content)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+
+def _packed(bits: Mask) -> bytes:
+    return np.packbits(bits, bitorder="little").tobytes()
 
 
 def write_objects(

@@ -17,7 +17,7 @@ import shapely
 
 from ...model.findings_table import FindingsTable
 from ...model.merged_findings import BATCH, MergedFindings
-from ...readers.image import Mask
+from ...readers.image import Mask, Pixels
 from ..writer import ImageRecord
 
 Shapes = npt.NDArray[np.object_]
@@ -35,7 +35,8 @@ class Patch(NamedTuple):
     """The column of the mask's first pixel."""
     y: int
     """Its row."""
-    mask: Mask
+    mask: Pixels
+    """(H, W) booleans, or steps of probability."""
 
 
 def patches(image: ImageRecord, labels: tuple[str, ...], tile: tuple[int, int] | None = None) -> Iterator[Patch]:

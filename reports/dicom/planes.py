@@ -50,6 +50,8 @@ class Planes:
     """The slices of an image of a study."""
 
     originals: Originals
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Original pixels (x, y) per pixel of the new object."""
 
     @cached_property
     def frame_of_reference(self) -> str:
@@ -68,7 +70,8 @@ class Planes:
 
     def position(self, number: int) -> list[str]:
         """Image Position (Patient): the centre of the slice's first pixel."""
-        return decimals(self.originals.info.planes[number].placement.to_world([[0.5, 0.5]])[0])
+        centre = np.array([self.scale]) / 2
+        return decimals(self.originals.info.planes[number].placement.to_world(centre)[0])
 
     def orientation(self, number: int) -> list[str]:
         """Image Orientation (Patient)."""
@@ -90,7 +93,8 @@ class Planes:
         if not self.frame_of_reference or known is None:
             return None
         along, down, _ = self._axes(0)
-        made = item(PixelSpacing=decimals([np.linalg.norm(down), np.linalg.norm(along)]))
+        across, below = self.scale
+        made = item(PixelSpacing=decimals([np.linalg.norm(down) * below, np.linalg.norm(along) * across]))
         made.SliceThickness = decimals([known])[0]
         least, most = facts.get("step_mm_min"), facts.get("step_mm_max")
         if step and least and most and float(most) - float(least) <= _SAME_STEP:

@@ -1,27 +1,33 @@
-"""DICOM segmentations: the masks of labels, one bit a pixel, on the pixels of the original images.
+"""DICOM segmentations: the masks of labels on the pixels of the original images, or probabilities on those analysed.
 
 Frames of a study have the places of their own slices, so that nothing is resampled, whatever the steps or the tilt of a
-stack; those of a slide are tiles of its finest level. Frames without a pixel of a label are left out.
+stack; those of a slide are tiles, of its finest level where they are masks. Frames without a pixel of a label are left
+out.
 """
 # pydicom's values have the type of their tag:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ...readers.image import Mask
+from ...model.probabilities import NODATA, STEPS
+from ...readers.image import Pixels
+from ...readers.options import Options
 from ..measures import all_labels
 from ..palette import Palette, rgb
+from ..probabilities import NOT_KEPT, planes_of
 from ..writer import ImageRecord, Record, image_file
 from .concepts import concept, long_string
 from .grids import Dimension, Grid, Place, SliceGrid, TileGrid
 from .instances import (
     CATEGORY,
-    PackedFrames,
+    FrameFile,
     add_buffered,
     described,
     display_colour,
@@ -30,7 +36,7 @@ from .instances import (
     without_areas,
     write_objects,
 )
-from .masks import patches
+from .masks import Patch, patches
 from .objects import (
     DicomObjectError,
     Originals,
@@ -40,6 +46,7 @@ from .objects import (
     private_path,
     read_image,
     structure_tracking_uid,
+    unsuitable,
 )
 from .planes import Planes, code, item
 from .slides import SlideLevel, other_slides
@@ -54,76 +61,122 @@ SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
 _SEGMENT: Final[Dimension] = (0x0062000B, 0x0062000A, "Segment Number")
 
 
+class SegOptions(Options):
+    """Options of `DicomSeg`."""
+
+    type: Literal["binary", "fractional"] = Field(
+        default="binary",
+        description="Masks of the areas, or the probabilities that a run with `--probabilities` keeps.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DicomSeg:
-    """seg-<image id>.dcm: a binary segmentation of each study and DICOM slide, with a segment for each label found."""
+    """seg-<image id>.dcm: a segmentation of each study and DICOM slide, with a segment for each label found.
 
+    Fractional ones are called seg-fractional-<image id>.dcm: 250 stands for a probability of 1.
+    """
+
+    options: SegOptions = field(default_factory=SegOptions)
     name: str = "dicom-seg"
     on_request: bool = True
 
+    Options = SegOptions
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """See `Writer`."""
+        return self.options.type == "fractional"
+
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a file per image that has an area into `folder`."""
-        return write_objects(record, folder, self, _write)
+        return write_objects(record, folder, self, partial(_write, fractional=self.needs_probabilities))
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images of other kinds, and those without any area: boxes, tiles and regions are not masks."""
-        return {**without_areas(record, ("study", "slide")), **other_slides(record)}
+        kinds = "study", "slide"
+        if not self.needs_probabilities:
+            return {**without_areas(record, kinds), **other_slides(record)}
+        missing = {image.info.id: NOT_KEPT for image in record.images if image.probabilities is None}
+        return {**missing, **unsuitable(record, kinds), **other_slides(record)}
 
 
-def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
-    path = image_file(folder, "seg-", image.info.id, ".dcm")
+def _write(record: Record, image: ImageRecord, folder: Path, *, fractional: bool) -> Path:
+    path = image_file(folder, "seg-fractional-" if fractional else "seg-", image.info.id, ".dcm")
+    size, scale = image.info.size, (1.0, 1.0)
+    if fractional and image.grid is not None:
+        size, scale = image.grid.shape, image.grid.scale
     if image.info.kind == "study":
-        grid: Grid = SliceGrid(Planes(read_image(record, image)))
+        grid: Grid = SliceGrid(Planes(read_image(record, image), scale), size)
     else:
-        grid = TileGrid(SlideLevel.of(record, image))
-    with PackedFrames(folder, image.info.id) as pixels, private_path(path) as part:
+        grid = TileGrid(SlideLevel.of(record, image), size, scale)
+    with FrameFile(folder, image.info.id, bits=8 if fractional else 1) as pixels, private_path(path) as part:
         frames: list[tuple[str, Place]] = []
-        for patch in patches(image, record.labels, grid.tile):
+        found: Iterable[Patch] = patches(image, record.labels, grid.tile)
+        for patch in _probable(record, image, grid, folder) if fractional else found:
             pixels.add(_padded(patch.mask, grid.tile))
             frames.append((patch.label, (patch.plane, patch.x, patch.y)))
         if not frames:
-            rule, remedy = "must have areas that cover the centre of a pixel, for a segmentation", "Use another report"
-            raise DicomObjectError(image.info.id, rule, remedy=remedy)
-        found = {label for label, _ in frames}
-        labels = [label for label in all_labels(record, sorted(found)) if label in found]
-        whole = _elements(grid, labels)
+            needed = "a probability above 0" if fractional else "areas that cover the centre of a pixel"
+            rule = f"must have {needed}, for a segmentation"
+            raise DicomObjectError(image.info.id, rule, remedy="Use another report")
+        there = {label for label, _ in frames}
+        labels = [label for label in all_labels(record, sorted(there)) if label in there]
+        whole = _elements(grid, labels, fractional=fractional)
         whole.NumberOfFrames = len(frames)
         add_buffered(whole, "PixelData", "OB", pixels.finish())
         write_streamed(whole, {"PerFrameFunctionalGroupsSequence": _frames(grid, labels, frames)}, part)
     return path
 
 
-def _padded(mask: Mask, tile: tuple[int, int]) -> Mask:
-    """A mask of the size of a tile: those at the border of a slide are smaller."""
-    height, width = mask.shape
-    return mask if (width, height) == tile else np.pad(mask, ((0, tile[1] - height), (0, tile[0] - width)))
+def _probable(record: Record, image: ImageRecord, grid: Grid, folder: Path) -> Iterator[Patch]:
+    """The probabilities of an image in patches of a tile, each with one above 0; 0 where it was not analysed."""
+    width, height = grid.tile
+    for plane, layers in planes_of(image, len(record.labels), folder):
+        for label, layer in zip(record.labels, layers, strict=True):
+            for y in range(0, layer.shape[0], height):
+                for x in range(0, layer.shape[1], width):
+                    part = layer[y : y + height, x : x + width]
+                    values = np.where(part == NODATA, np.uint8(0), part)
+                    if values.any():
+                        yield Patch(label, plane, x, y, values)
 
 
-def _elements(grid: Grid, labels: Sequence[str]) -> "SOPClass":
+def _padded(patch: Pixels, tile: tuple[int, int]) -> Pixels:
+    """A patch of the size of a tile: those at the border of a slide are smaller."""
+    height, width = patch.shape
+    return patch if (width, height) == tile else np.pad(patch, ((0, tile[1] - height), (0, tile[0] - width)))
+
+
+def _elements(grid: Grid, labels: Sequence[str], *, fractional: bool) -> "SOPClass":
     """The object without its frames."""
     originals = grid.originals
     record, header, image = originals.record, originals.first, originals.image
-    made = new_instance(originals, "seg", "segmentation", SEGMENTATION, "SEG")
+    kind = ("fractional",) if fractional else ()
+    made = new_instance(originals, "seg", "probabilities" if fractional else "segmentation", SEGMENTATION, "SEG", *kind)
     made.ImageType = ["DERIVED", "PRIMARY"]
     made.ContentLabel, made.ContentCreatorName = "SEGMENTATION", None
-    made.ContentDescription = described("Areas by label", image)
+    made.ContentDescription = described("Probabilities by label" if fractional else "Areas by label", image)
     made.Rows, made.Columns = grid.tile[::-1]
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
-    made.BitsAllocated, made.BitsStored, made.HighBit = 1, 1, 0
+    made.BitsAllocated, made.BitsStored, made.HighBit = (8, 8, 7) if fractional else (1, 1, 0)
     made.LossyImageCompression = "01" if header.get("LossyImageCompression") == "01" else "00"
     if made.LossyImageCompression == "01":
         for name in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if header.get(name):
                 made[name] = header[name]
     made.SegmentationType = "BINARY"
-    made.SegmentsOverlap = "UNDEFINED" if image.label_maps is None else "NO"
+    made.SegmentsOverlap = "UNDEFINED" if image.label_maps is None or fractional else "NO"
+    if fractional:
+        made.SegmentationType, made.SegmentationFractionalType = "FRACTIONAL", "PROBABILITY"
+        made.MaximumFractionalValue = STEPS
     if grid.frame_of_reference:
         made.FrameOfReferenceUID = grid.frame_of_reference
         made.PositionReferenceIndicator = header.get("PositionReferenceIndicator") or None
     if originals.info.kind == "slide" or not grid.frame_of_reference:
         made.PatientOrientation = header.get("PatientOrientation") or None
     made.update(grid.elements())
-    organisation = new_uid(record, "dimensions", "seg", originals.info.id)
+    organisation = new_uid(record, "dimensions", "seg", originals.info.id, *kind)
     made.DimensionOrganizationSequence = [item(DimensionOrganizationUID=organisation)]
     made.DimensionIndexSequence = [
         item(

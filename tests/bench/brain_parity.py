@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from limner.model.volume.cards import find_volume_model
-from limner.model.volume.masks import spread
-from limner.model.volume.orientation import closest_axes, directions
+from limner.model.volume.masks import spread_slices
+from limner.model.volume.orientation import UNTURNED, closest_axes, directions
 from limner.model.volume.volume import Volume
 from limner.readers.registry import open_image, scan
 
@@ -74,7 +74,11 @@ def run_authors(card: str, series: Path) -> Mask:
 
     def resize_exactly(image: Any, *spacings: Any, order: int = 3) -> Any:
         """The mask by the nearest of its voxels, onto the voxels of the series instead of a number that is near."""
-        return resize(image, *spacings, order=order) if order else spread(image > 0, shape)
+        return (
+            resize(image, *spacings, order=order)
+            if order
+            else np.stack(list(spread_slices(image > 0, UNTURNED, shape)))
+        )
 
     program.resize_image = resize_exactly
     spacing, stored = turned.values(volume.spacing), np.ascontiguousarray(turned.apply(voxels))

@@ -2,14 +2,16 @@
 
 python tests/bench/volume_memory.py [SLICES ...]
 
-Each stack in a process of its own, with a network of random weights: 24 classes, patches of 96³ at 1.5 mm.
+Each stack in a process of its own, with a network of random weights: 24 classes, patches of 96³ at 1.5 mm. Memory is
+what a process has allocated; pages of files, which the system takes back when it needs them, are not counted.
 """
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from limner.model.volume.models import find_volume_folder
 from limner.model.volume.options import FolderOptions
 from limner.model.volume.unet import UNet, UNetConfig
 from limner.model.volume.volume import Volume
+from limner.pipelines.run.memory import held_bytes
 
 MIB = 2**20
 CLASSES, PATCH = 24, 96
@@ -84,9 +87,18 @@ def measure(folder: str, slices: int) -> None:
     cost = model.cost(shape, SPACING)
     assert cost is not None
     model.load()
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
+    before, began, peak, done = held_bytes(os.getpid()), time.perf_counter(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], held_bytes(os.getpid()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     count = sum(1 for _ in model.segment(Volume(shape, affine, slice_of)))
-    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    done.set()
+    watcher.join()
+    taken = (peak[0] - before) / MIB
     sys.stdout.write(f"| {count} | {cost.memory / MIB:.0f} | {taken:.0f} | {time.perf_counter() - began:.0f} |\n")
 
 
@@ -98,7 +110,7 @@ def main() -> None:
     sys.stdout.write("| slices | predicted, MiB | taken, MiB | s |\n|---|---|---|---|\n")
     with tempfile.TemporaryDirectory() as folder:
         make_folder(Path(folder))
-        for slices in sys.argv[1:] or ("150", "300", "600"):
+        for slices in sys.argv[1:] or ("150", "300", "600", "1200"):
             done = subprocess.run(
                 [sys.executable, __file__, folder, slices], capture_output=True, text=True, check=True
             )

@@ -17,16 +17,24 @@ PACKAGES = ("readers", "model", "reports", "pipelines", "limner")
 
 ROOMS: dict[str, tuple[str, ...]] = {
     # formats and coordinate systems
-    "rasterio": ("readers/raster/*", "model/class_map*", "reports/class_map.py"),
+    "rasterio": (
+        "readers/raster/*",
+        "model/class_map*",
+        "reports/class_map.py",
+        "reports/stac_assets.py",
+        "reports/rasters.py",
+    ),
     "openslide": ("readers/slide/*",),
-    "tifffile": ("readers/slide/*", "reports/class_map.py"),
+    "tifffile": ("readers/slide/*", "reports/rasters.py"),
+    "imagecodecs": ("readers/slide/*",),
     "pydicom": ("readers/dicom/*", "reports/dicom/*"),
     "highdicom": ("reports/dicom/*",),
     "pyproj": ("readers/*",),
     # networks and their files
     **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
     **dict.fromkeys(("huggingface_hub", "sklearn", "threadpoolctl"), ("model/*",)),
-    **dict.fromkeys(("httpx2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    **dict.fromkeys(("jsonschema", "llguidance"), ("model/vlm/*",)),
+    "httpx2": ("model/vlm/*", "readers/slide/zarr_store.py"),
     "jinja2": ("model/vlm/*", "reports/html/*"),
     "platformdirs": ("readers/caches.py",),
     **dict.fromkeys(("dicomweb_client", "requests"), ("readers/dicomweb/*",)),
@@ -34,10 +42,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),
-    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py"),
+    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py", "reports/pmtiles.py"),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py"),
-    "PIL": ("model/*", "reports/*", "pipelines/*"),
+    "PIL": ("model/*", "reports/*", "pipelines/*", "readers/slide/icc.py"),
     "matplotlib": ("pipelines/train/*",),
     "nibabel": ("reports/*",),
     "ray": ("pipelines/run/ray_engine.py",),
@@ -49,7 +57,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
 """Library → the rooms that may import it, as patterns of paths."""
 
 BEHIND = {
-    "imagecodecs",  # tifffile's
     "openslide-bin",  # openslide's
     "pyjpegls",  # pydicom's, like the four below
     "pylibjpeg",

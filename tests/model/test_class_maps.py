@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from limner.model.annotator import InputSpec, View
 from limner.model.class_maps import Averaging, class_map_bytes, class_map_to_polygons, draw_labels, polygonise
+from limner.model.probabilities import NODATA, STEPS, LabelProbabilities
 from limner.model.tiling import TileGrid
 from limner.readers.regions import Grid, cut_regions
 
@@ -109,6 +110,7 @@ def test_a_pixel_has_the_class_of_its_highest_score(averaging: Averaging, classe
     share = [np.sin(np.pi / 2 * min(1.0, distance / overlap)) ** 2 for distance in edge]
     assert share[tile - overlap :] == pytest.approx([1 - one for one in share[:overlap]])
     found, best = np.zeros((height, width), np.uint8), np.zeros((height, width), np.float32)
+    averages = np.zeros((classes, height, width))
     for y in range(height):
         for x in range(width):
             total, weights = np.zeros(classes), 0.0
@@ -118,12 +120,16 @@ def test_a_pixel_has_the_class_of_its_highest_score(averaging: Averaging, classe
                     weight = share[x - x0] * share[y - y0] if averaging.blend else 1.0
                     total, weights = total + weight * one[y - y0, x - x0], weights + weight
             found[y, x], best[y, x] = total.argmax(), total.max() / weights
+            averages[:, y, x] = total / weights
     threshold, background = float(np.quantile(best, 0.3)), [1, 2]
     kept = keep & (best >= threshold) & ~np.isin(found, background)
     assert 20 < kept.sum() < keep.sum()
     names = [f"class {number}" for number in range(classes)]
-    view = View(region, InputSpec(tile, overlap=overlap), grid, tiles, valid, keep)
-    options = {"background": background, "threshold": threshold, "network": "n", "averaging": averaging}
+    labels = {names[2]: 0, names[0]: 1}
+    room = LabelProbabilities(labels, np.full((2, height, width), NODATA, np.uint8))
+    view = View(region, InputSpec(tile, overlap=overlap), grid, tiles, valid, keep, probabilities=room)
+    decide = lambda scores: np.where(scores >= threshold, scores, 0)  # noqa: E731
+    options = {"background": background, "decide": decide, "network": "n", "averaging": averaging}
     answers = class_map_to_polygons(view, segment, classes=names, **options)
     expected = polygonise(found, best, kept)
     assert [(answer.label, answer.kind, answer.numbers) for answer in answers] == [
@@ -131,6 +137,7 @@ def test_a_pixel_has_the_class_of_its_highest_score(averaging: Averaging, classe
     ]
     assert [answer.geometry for answer in answers] == [one.polygon for one in expected]
     assert [answer.score for answer in answers] == pytest.approx([one.score for one in expected], abs=1e-6)
+    assert np.abs(room.values / STEPS - averages[[2, 0]]).max() < 0.5 / STEPS + 1e-6  # before `decide`
 
 
 @pytest.mark.parametrize("classes", [3, 12])

@@ -300,7 +300,7 @@ def test_an_ome_zarr_is_one_row(here: Path, mark: str) -> None:
     for inputs in ([str(folder)], [str(here)]):
         (row,) = scan(inputs, {})
         assert (row.path, row.status, row.personal) == (str(folder), "failed", True)
-        assert "OME-Zarr is not supported: limner does not read it yet" in row.reason
+        assert "must be valid metadata of OME-Zarr" in row.reason
     assert recognise_folder(str(here)) is None
 
 

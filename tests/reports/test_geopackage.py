@@ -1,7 +1,11 @@
 """findings.gpkg, read back by GDAL."""
 
+import json
 import math
+import re
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement, Polynomial
 from limner.reports.columns import FindingsCsv, findings_columns
 from limner.reports.geopackage import GeoPackage
+from limner.reports.palette import Palette, rgb
 from limner.reports.writer import DISCLAIMER, ImageRecord, Record
 from pyogrio import raw
 from rasterio.crs import CRS
@@ -175,6 +180,80 @@ def test_the_style_has_every_label(placement: MakePlacement, image: MakeImage, r
     assert style["styleQML"].count("<category ") == 3
     assert 'value="&lt;&quot;&amp;&#x27;&gt;"' in style["styleQML"]
     assert 'k="color" v="1,2,255,102"' in style["styleQML"]
+    rules = re.findall(r"<ogc:Literal>(.*?)</ogc:Literal>.*?name=\"fill\">(.*?)<", style["styleSLD"])
+    assert len(rules) == 3
+    assert ("water", "#0102ff") in rules
+    assert "&lt;&quot;&amp;&#x27;&gt;" in dict(rules)
+
+
+COLOURED = (("water", "#0102ff"), ("bare soil", None), ("<\"&'>", "#ff8001"))
+
+QGIS = """
+import json, sys
+from qgis.core import *
+from qgis.PyQt.QtCore import QSize
+from qgis.PyQt.QtGui import QColor
+
+application = QgsApplication([], False)
+application.initQgis()
+found = {}
+for style in ("default", "sld"):
+    layer = QgsVectorLayer(sys.argv[1] + "|layername=a", "a", "ogr")
+    if style == "sld":
+        layer.setRenderer(QgsNullSymbolRenderer())
+        table = QgsVectorLayer(sys.argv[1] + "|layername=layer_styles", "s", "ogr")
+        text = next(table.getFeatures())["styleSLD"]
+        open(sys.argv[2], "w").write(text)
+        assert layer.loadSldStyle(sys.argv[2])[1]
+    settings = QgsMapSettings()
+    settings.setLayers([layer])
+    settings.setDestinationCrs(layer.crs())
+    settings.setBackgroundColor(QColor("white"))
+    settings.setOutputSize(QSize(300, 100))
+    settings.setExtent(layer.extent())
+    job = QgsMapRendererSequentialJob(settings)
+    job.start()
+    job.waitForFinished()
+    picture = job.renderedImage()
+    found[style] = [layer.renderer().type(), [picture.pixelColor(x, 50).name() for x in (50, 150, 250)]]
+print(json.dumps(found))
+"""
+
+
+def test_qgis_applies_the_colours_of_all_reports(
+    image: MakeImage, placement: MakePlacement, record: MakeRecord, tmp_path: Path
+) -> None:
+    if not Path("/usr/bin/qgis").exists():
+        pytest.skip("QGIS is not installed")
+    labels = [label for label, _ in COLOURED]
+    found = [Finding(label, shapely.box(10 * k, 0, 10 * k + 10, 10), "area") for k, label in enumerate(labels)]
+    colours = {label: colour for label, colour in COLOURED if colour}
+    run = record(image("a", placement(32618, *NORTH_UP), found), labels=tuple(labels), colours=colours)
+    (path,) = GeoPackage().write(run, tmp_path)
+    command = ["/usr/bin/python3", "-c", QGIS, str(path), str(tmp_path / "a.sld")]
+    environment = {"QT_QPA_PLATFORM": "offscreen", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    palette = Palette.of(labels, colours)
+    on_white = [tuple(0.4 * part + 0.6 * 255 for part in rgb(palette[label])) for label in labels]
+    drawn = json.loads(done.stdout.splitlines()[-1])
+    assert {name: kind for name, (kind, _) in drawn.items()} == {"default": "categorizedSymbol", "sld": "RuleRenderer"}
+    for name, (_, colours_drawn) in drawn.items():
+        for drawn_colour, expected in zip(colours_drawn, on_white, strict=True):
+            assert rgb(drawn_colour) == pytest.approx(expected, abs=2), name
+
+
+def test_gdal_of_other_programs_reads_without_a_warning(
+    image: MakeImage, placement: MakePlacement, record: MakeRecord, tmp_path: Path
+) -> None:
+    program = shutil.which("ogrinfo")
+    if program is None:
+        pytest.skip("ogrinfo is not installed")
+    run = record(image("a", placement(32618, *NORTH_UP), [Finding("water", SHAPE, "area")]))
+    (path,) = GeoPackage().write(run, tmp_path)
+    done = subprocess.run([program, "-al", str(path)], capture_output=True, text=True, check=True, timeout=60)
+    assert "layer_styles" in done.stdout
+    assert done.stderr == ""
 
 
 def test_empty_runs_give_a_valid_file(
@@ -205,7 +284,9 @@ def test_the_same_record_gives_the_same_bytes(
     assert written[0] == written[1]
     with sqlite3.connect(path) as base:
         moments = base.execute("select distinct last_change from gpkg_contents").fetchall()
-    assert moments == [("2000-01-01T00:00:00.000Z",)]
+        styled = base.execute("select distinct update_time from layer_styles").fetchall()
+        assert base.execute("pragma user_version").fetchone() == (10200,), "what programs of 2018 know"
+    assert moments == styled == [("2000-01-01T00:00:00.000Z",)]
     assert pyogrio.get_gdal_config_option("OGR_CURRENT_DATE") is None
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 from limner.model.checkpoints.cards import find_card
+from limner.model.probabilities import STEPS, LabelProbabilities
 from limner.model.volume.cards import CardModel, find_volume_model
 from limner.model.volume.deepbet import DeepBet, find_box
 from limner.model.volume.linknet import LinkNet
@@ -68,8 +70,12 @@ def test_labels_do_not_depend_on_the_orientation(
     for turn in (Turn((2, 0, 1), (True, False, True)), Turn((1, 2, 0), (False, True, False))):
         stored = turn.apply(voxels)
         moved = Volume(stored.shape, turn.affine(volume.affine, voxels.shape), lambda n, a=stored: a[n])
-        found = np.stack(list(method.segment(moved, "model test")))
+        room = LabelProbabilities({1: 0}, np.zeros((1, *stored.shape), np.uint8))
+        found = np.stack(list(method.segment(replace(moved, probabilities=room), "model test")))
         np.testing.assert_array_equal(turn.invert(found), expected)
+        over = room.values[0] > STEPS // 2
+        assert over.any()
+        assert (found[over] == 1).mean() > 0.8  # but for parts other than the largest
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The method of HD-BET with a small network of random weights: resizing, the network, folds, and the way back."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.checkpoints.cards import find_volume_card
+from limner.model.probabilities import STEPS, LabelProbabilities
 from limner.model.volume import hd_bet_network
 from limner.model.volume.cards import find_volume_model
 from limner.model.volume.hd_bet import HdBet, resize, spline_weights
 from limner.model.volume.hd_bet_network import HdBetNetwork
-from limner.model.volume.orientation import Turn
+from limner.model.volume.orientation import UNTURNED, Turn
 from limner.model.volume.volume import Volume
 from limner.readers.errors import ModelError
 from scipy import ndimage
@@ -129,7 +131,10 @@ def test_labels_do_not_depend_on_the_orientation(
     turn = Turn((2, 0, 1), (True, False, True))
     stored = turn.apply(voxels)
     moved = Volume(stored.shape, turn.affine(volume.affine, voxels.shape), lambda n: stored[n])
-    found = np.stack(list(method.segment(moved, "model test")))
+    room = LabelProbabilities({1: 0}, np.zeros((1, *moved.shape), np.uint8))
+    found = np.stack(list(method.segment(replace(moved, probabilities=room), "model test")))
+    assert (room.values[0][found == 1] >= STEPS // 2).all()
+    assert room.values.max() > STEPS // 2
     assert np.mean(turn.invert(found) != expected) < 1e-3  # the order of sums may decide a voxel at exactly one half
 
 
@@ -137,7 +142,7 @@ def test_labels_do_not_depend_on_the_orientation(
 def test_folds_and_mirror_images_are_averaged(
     files: list[Path], voxels: npt.NDArray[np.float32], make_volume: MakeVolume
 ) -> None:
-    from limner.model.volume.masks import largest_component, spread
+    from limner.model.volume.masks import largest_component, spread_slices
 
     voxels = voxels[:, :32, :32]
     one, all_of_them = HdBet(least=32), HdBet(flips=True, least=32)
@@ -155,7 +160,7 @@ def test_folds_and_mirror_images_are_averaged(
                 total += make_network(seed)(padded.flip([axis + 2 for axis in axes])).flip(axes)
     mask = largest_component((total / 16 > 0.5).numpy()[tuple(slice(0, side) for side in x.shape)])
     found = np.stack(list(all_of_them.segment(volume, "model test")))
-    assert np.mean(found != spread(mask, x.shape)[:, ::-1, ::-1]) < 1e-3
+    assert np.mean(found != np.stack(list(spread_slices(mask, UNTURNED, x.shape)))[:, ::-1, ::-1]) < 1e-3
     assert np.mean(found != np.stack(list(one.segment(volume, "model test")))) > 1e-3
 
 

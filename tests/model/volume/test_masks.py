@@ -5,9 +5,10 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 import torch
-from limner.model.volume.masks import fill_holes, largest_component, nearest, sample, spread
-from limner.model.volume.orientation import Turn, closest_axes
+from limner.model.volume.masks import fill_holes, largest_component, nearest, sample, spread_slices
+from limner.model.volume.orientation import UNTURNED, Turn, closest_axes
 from limner.model.volume.volume import Volume
+from scipy import ndimage
 
 
 @pytest.mark.parametrize(("length", "count"), [(5, 5), (384, 128), (274, 256), (3, 256), (100, 128), (129, 128)])
@@ -49,7 +50,7 @@ def test_invalid_voxels_are_sampled_as_zero() -> None:
 def test_a_mask_is_spread_by_the_nearest_voxel() -> None:
     mask = np.zeros((2, 2, 2), dtype=bool)
     mask[1, 0, 1] = True
-    np.testing.assert_array_equal(np.argwhere(spread(mask, (4, 2, 2))), [[2, 0, 1], [3, 0, 1]])
+    np.testing.assert_array_equal(np.argwhere(list(spread_slices(mask, UNTURNED, (4, 2, 2)))), [[2, 0, 1], [3, 0, 1]])
 
 
 def test_the_largest_component_touches_at_corners() -> None:
@@ -75,3 +76,21 @@ def test_holes_are_background_without_a_way_out_over_faces() -> None:
     assert fill_holes(corner)[1, 1, 1]
     noise = np.random.default_rng(0).random((12, 13, 14)) > 0.4
     np.testing.assert_array_equal(fill_holes(noise), ndimage.binary_fill_holes(noise))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_slices_of_spread_values_are_those_of_the_turned_volume(order: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(4).integers(0, 99, (3, 4, 5))
+    for flips in product((False, True), repeat=3):
+        turn, shape = Turn(order, (flips[0], flips[1], flips[2])), (7, 6, 11)
+        at = np.ix_(*(nearest(have, count) for have, count in zip(values.shape, turn.shape(shape), strict=True)))
+        found = np.stack(list(spread_slices(values, turn, shape)))
+        np.testing.assert_array_equal(found, turn.invert(values[at]))
+
+
+def test_holes_are_those_of_scipy() -> None:
+    mask = np.random.default_rng(5).random((12, 13, 14)) > 0.4
+    np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))
+    assert (fill_holes(mask) & ~mask).any()
+    assert fill_holes(np.ones((2, 3, 4), np.bool_)).all()
+    assert not fill_holes(np.zeros((2, 3, 4), np.bool_)).any()

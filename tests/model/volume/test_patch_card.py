@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from limner.model.checkpoints.cards import find_any_card
+from limner.model.probabilities import STEPS, LabelProbabilities
 from limner.model.volume.models import find_model
 from limner.model.volume.options import VolumeOptions
 from limner.model.volume.volume import VolumeModel
@@ -96,9 +98,18 @@ def model(path: Path, **options: Any) -> VolumeModel:
 
 
 def labels(path: Path, volume: Any, **options: Any) -> npt.NDArray[np.uint8]:
-    found = model(path, **options)
+    found: Any = model(path, **options)
     found.check()
-    return np.stack(list(found.segment(volume)))
+    places: dict[str | int, int] = {number: number - 1 for number in range(1, len(found.labels) + 1)}
+    room = LabelProbabilities(places, np.zeros((len(places), *volume.shape), np.uint8))
+    given = np.stack(list(found.segment(replace(volume, probabilities=room))))
+    for number, place in places.items():
+        if found.card.output == "sigmoid":
+            assert (room.values[place][given == number] >= STEPS * found.card.threshold - 1).all()
+        else:
+            others = room.values.max(axis=0)
+            assert (room.values[place][given == number] >= others[given == number] - 1).all()
+    return given
 
 
 @pytest.mark.parametrize("axes", ["SPL", "ASR"])

@@ -68,14 +68,6 @@ def test_fetch_finds_local_weights(limner: Limner, card: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_doctor_lists_versions_and_hardware(limner: Limner) -> None:
-    output = limner("doctor")
-    assert output.code == 0
-    for words in ("limner", "GDAL", "GTiff", "cores", "memory", "weights cache", "model csmask", "model brain"):
-        assert words in output.out
-
-
-@pytest.mark.slow
 def test_info_of_an_image_and_of_none(limner: Limner, scene: Path, tmp_path: Path) -> None:
     output = limner("info", scene)
     assert output.code == 0

@@ -13,7 +13,8 @@ from limner.model.checkpoints.cards import find_card
 from limner.model.segmentation.annotator import Segmenter, SegmenterOptions
 from limner.pipelines.config import Settings, parse_bytes
 from limner.pipelines.run import memory
-from limner.pipelines.run.memory import Headroom, divide, held_bytes
+from limner.pipelines.run.memory import Headroom, divide
+from limner.pipelines.run.processes import held_bytes
 from limner.readers.errors import RequestError
 
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import

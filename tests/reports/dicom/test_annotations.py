@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pydicom
 import pytest
 import shapely
 from limner.model.finding import Finding
+from limner.model.probabilities import NODATA
 from limner.readers.contract import scan_with
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
+from limner.readers.regions import Grid, Region, cut_regions
 from limner.readers.slide.openslide import SlideReader
 from limner.reports.contract import check_writer
 from limner.reports.dicom.ann import DicomAnn
-from limner.reports.dicom.seg import DicomSeg
+from limner.reports.dicom.seg import DicomSeg, SegOptions
 from limner.reports.writer import DISCLAIMER, Area, ImageRecord, PartlyWrittenError, Record
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -165,6 +168,26 @@ FINDINGS = (
 )
 
 
+FRACTIONAL = DicomSeg(SegOptions(type="fractional"))
+
+
+def with_probabilities(slide: ImageInfo) -> tuple[Record, Any]:
+    """A record with steps (labels, H, W) on pixels of 2 × 3 of the slide's, of which the last reach beyond it."""
+    grid = Grid(slide.id, slide.size, (2.0, 3.0))
+    width, height = grid.shape
+    steps = np.zeros((2, height, width), np.uint8)
+    steps[0, 10:40, 70:90] = np.arange(30)[:, None] * 8
+    steps[0, 0, 0], steps[0, 12, 80:] = NODATA, NODATA
+    regions = [one for one in cut_regions(grid, tile=32, halo=0) if one.core.x0 < 190]
+
+    def kept() -> Iterator[tuple[Region, Any]]:
+        for one in regions:
+            c, r = one.columns, one.rows
+            yield one, steps[:, r.core_start : r.core_stop, c.core_start : c.core_stop]
+
+    return record(slide, *FINDINGS, grid=grid, probabilities=kept), steps
+
+
 def written(writer: Any, made: Record, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     [path] = writer.write(made, folder)
@@ -276,7 +299,7 @@ def test_no_vertex_moves_by_a_hundredth_of_a_pixel(side: int, name: str, tmp_pat
     assert np.abs(rings(group)[0] - corners).max() < 0.01
 
 
-@pytest.mark.parametrize("writer", [DicomAnn(), DicomSeg()], ids=lambda writer: writer.name)
+@pytest.mark.parametrize("writer", [DicomAnn(), DicomSeg(), FRACTIONAL], ids=["ann", "seg", "fractional"])
 def test_dciodvfy_finds_no_error_of_ours(writer: Any, slide: ImageInfo, tmp_path: Path) -> None:
     program = shutil.which("dciodvfy")
     if program is None:
@@ -288,7 +311,7 @@ def test_dciodvfy_finds_no_error_of_ours(writer: Any, slide: ImageInfo, tmp_path
 
     # which dciodvfy 2022-06-18 says of every 2-D annotation, also without that attribute
     known = {"Error - Only valid for AnnotationCoordinateType of 3D - attribute <CommonZCoordinateValue> = <>"}
-    path = written(writer, record(slide, *FINDINGS), tmp_path / "out")
+    path = written(writer, with_probabilities(slide)[0], tmp_path / "out")
     assert "CommonZCoordinateValue" not in path.read_bytes().decode("latin-1")
     assert errors(path) - known <= errors(Path(slide.files[1]))
 
@@ -387,3 +410,29 @@ def test_slides_that_do_not_state_what_is_needed_are_refused(
         writer.write(record(replace(slide, uri=files[0], files=files), *FINDINGS), out)
     assert reason in raised.value.omitted["slide-1"]
     assert list(out.iterdir()) == []
+
+
+def test_probabilities_lie_on_the_pixels_of_the_analysis(slide: ImageInfo, tmp_path: Path) -> None:
+    from highdicom.seg import segread
+
+    made, steps = with_probabilities(slide)
+    path, (_, height, width) = written(FRACTIONAL, made, tmp_path / "out"), steps.shape
+    dataset = pydicom.dcmread(path)
+    assert [one.SegmentLabel for one in dataset.SegmentSequence] == ["tumour"]  # there is no stroma
+    assert (dataset.TotalPixelMatrixColumns, dataset.TotalPixelMatrixRows) == (width, height)
+    [measures] = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert [float(one) for one in measures.PixelSpacing] == pytest.approx([3 * SPACING[0], 2 * SPACING[1]])
+    read = segread(path)
+    matrix = read.get_total_pixel_matrix(segment_numbers=[1], rescale_fractional=False)[..., 0]
+    assert np.array_equal(matrix, np.where(steps[0] == NODATA, 0, steps[0]))
+    [origin] = dataset.TotalPixelMatrixOriginSequence
+    first = [float(origin.get(f"{axis}OffsetInSlideCoordinateSystem")) for axis in "XY"]
+    # the middle of the first pixel: 1 row and half a column of the slide from the middle of the slide's first
+    assert first == pytest.approx([ORIGIN[0] - SPACING[0], ORIGIN[1] - SPACING[1] / 2], abs=1e-9)
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        place = groups.PlanePositionSlideSequence[0]
+        x, y = place.ColumnPositionInTotalImagePixelMatrix - 1, place.RowPositionInTotalImagePixelMatrix - 1
+        offsets = [float(place.get(f"{axis}OffsetInSlideCoordinateSystem")) for axis in "XY"]
+        assert offsets == pytest.approx([first[0] - y * 3 * SPACING[0], first[1] - x * 2 * SPACING[1]], abs=1e-9)
+        [source] = groups.DerivationImageSequence[0].SourceImageSequence
+        assert source.SpatialLocationsPreserved == "NO"
