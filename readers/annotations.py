@@ -57,10 +57,10 @@ class AnnotatedPolygon:
     """In longitude and latitude, or in pixels."""
     properties: Mapping[str, Any]
     """The properties of its feature."""
-    drawn: BaseGeometry
+    source: BaseGeometry
     """As the file has it."""
     crs: str = ""
-    """The CRS of `drawn`, where that is not the frame of `geometry`."""
+    """The CRS of `source`, where that is not the frame of `geometry`."""
 
 
 def read_polygons(path: str, subject: str, frame: Frame, *, keep_empty: bool = False) -> list[AnnotatedPolygon]:
@@ -274,9 +274,9 @@ class _GeoJson:
         return [one for one in found if self.keep_empty or not one.geometry.is_empty]
 
     def _annotated(self, at: _Position, rings: object) -> AnnotatedPolygon:
-        drawn = shapely.Polygon() if rings is _NOTHING else self._polygon(at, rings)
-        placed = self._to_lonlat(at, drawn) if at.crs and not drawn.is_empty else drawn
-        return AnnotatedPolygon(at.where, at.feature or at.where, placed, at.properties or {}, drawn, at.crs)
+        source = shapely.Polygon() if rings is _NOTHING else self._polygon(at, rings)
+        placed = self._to_lonlat(at, source) if at.crs and not source.is_empty else source
+        return AnnotatedPolygon(at.where, at.feature or at.where, placed, at.properties or {}, source, at.crs)
 
     def _check_title(self, record: object) -> None:
         """Refuse a file that limner wrote in the other frame."""

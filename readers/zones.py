@@ -36,21 +36,21 @@ class Zones:
     """Names the file in errors."""
     ids: tuple[str, ...]
     """Of the column that was asked for; all "" without one."""
-    drawn: Shapes
+    source: Shapes
     """(N,) as the file has them; empty for a feature without a polygon."""
     lonlat: Shapes | None
     """(N,) in longitude and latitude; None where zones are in pixels."""
     crs: str
-    """The CRS of `drawn` in any notation of PROJ; "" in pixels."""
+    """The CRS of `source` in any notation of PROJ; "" in pixels."""
     sha256: str
     """Of the file."""
 
     def __len__(self) -> int:
-        return len(self.drawn)
+        return len(self.source)
 
     @cached_property
     def placement(self) -> Placement:
-        """The placement of `drawn`."""
+        """The placement of `source`."""
         if self.lonlat is None:
             return Placement.pixels()
         crs = stated_crs(self.crs)
@@ -59,20 +59,20 @@ class Zones:
     @cached_property
     def areas_m2(self) -> Any:
         """(N,) areas of whole zones in m² on the ellipsoid; NaN in pixels."""
-        found = areas_m2(self.drawn, self.placement)
+        found = areas_m2(self.source, self.placement)
         return np.full(len(self), np.nan) if found is None else found
 
     @cached_property
     def overlaps(self) -> Any:
         """(N,) of how many other zones each covers a part, but for slivers of a millionth of the smaller."""
         counts = np.zeros(len(self), dtype=np.int64)
-        a, b = shapely.STRtree(self.drawn).query(self.drawn, predicate="intersects")
+        a, b = shapely.STRtree(self.source).query(self.source, predicate="intersects")
         pairs = a < b
         a, b = a[pairs], b[pairs]
-        apart = shapely.touches(self.drawn[a], self.drawn[b])
+        apart = shapely.touches(self.source[a], self.source[b])
         a, b = a[~apart], b[~apart]
-        common = shapely.area(shapely.intersection(self.drawn[a], self.drawn[b]))
-        real = common > 1e-6 * np.minimum(shapely.area(self.drawn[a]), shapely.area(self.drawn[b]))
+        common = shapely.area(shapely.intersection(self.source[a], self.source[b]))
+        real = common > 1e-6 * np.minimum(shapely.area(self.source[a]), shapely.area(self.source[b]))
         for side in (a[real], b[real]):
             np.add.at(counts, side, 1)
         return counts
@@ -84,11 +84,11 @@ class Zones:
         """
         image = shapely.box(0.0, 0.0, *info.size)
         if self.lonlat is None:
-            moved: Any = shapely.transform(self.drawn, lambda xy: xy + info.origin)  # QuPath counts from there
+            moved: Any = shapely.transform(self.source, lambda xy: xy + info.origin)  # QuPath counts from there
             return polygonal(shapely.intersection(moved, image))
         placement = info.placement
         if placement.crs and placement.warp is None and placement.unit != "deg" and same_crs(self.crs, placement.crs):
-            return polygonal(shapely.intersection(PixelMapping(placement.to_pixel, straight=True)(self.drawn), image))
+            return polygonal(shapely.intersection(PixelMapping(placement.to_pixel, straight=True)(self.source), image))
         west, south, east, north = lonlat_bounds(info)
         x0, y0, x1, y1 = shapely.bounds(self.lonlat).T
         near = np.zeros(len(self), dtype=np.bool_)
@@ -119,12 +119,12 @@ def read_zones(path: str, frame: Frame, *, column: str = "") -> Zones:
         raise RequestError(subject, "must contain a polygon", value=value, remedy="Draw the zones as polygons")
     systems = {one.crs for one in found if not one.geometry.is_empty}
     same = len(systems) == 1
-    drawn = [_joined(subject, [one.drawn if same else one.geometry for one in parts]) for parts in features.values()]
+    source = [_joined(subject, [one.source if same else one.geometry for one in parts]) for parts in features.values()]
     lonlat = [_joined(subject, [one.geometry for one in parts]) for parts in features.values()]
     return Zones(
         subject,
         _ids(column, [parts[0].properties for parts in features.values()]),
-        np.array([*drawn, None], dtype=object)[:-1],
+        np.array([*source, None], dtype=object)[:-1],
         None if frame == "pixels" else np.array([*lonlat, None], dtype=object)[:-1],
         "" if frame == "pixels" else (systems.pop() if same else "") or WGS84,
         vector_digest(path),

@@ -72,7 +72,7 @@ def summary_frame(record: Record) -> pd.DataFrame:
 def zones_frame(table: ZoneTable) -> pd.DataFrame:
     """A row per zone and image: the columns of zones.csv and the zone's outline, in its file's CRS or in pixels."""
     frame = _frame(table.columns, table.batches)
-    frame["geometry"] = table.zones.drawn[np.concatenate([batch.rows for batch in table.batches])]
+    frame["geometry"] = table.zones.source[np.concatenate([batch.rows for batch in table.batches])]
     if table.zones.lonlat is None:
         frame.attrs["geometry"] = "px"
         return frame

@@ -50,13 +50,10 @@ def model_differences(records: Sequence[Record]) -> list[Difference]:
             found.append(Difference(text, doubtful=True))
         elif first.model.get("version") != other.model.get("version"):
             found.append(Difference(f"The versions of the model differ: {named[0]}, and {named[1]}.", doubtful=True))
-        mine, theirs = set(first.labels), set(other.labels)
-        if mine != theirs:
-            only = "; ".join(
-                f"only the {word} has {', '.join(sorted(labels))}"
-                for word, labels in (("first", mine - theirs), ("second", theirs - mine))
-                if labels
-            )
+        labels = [set(one.labels) for one in (first, other)]
+        if labels[0] != labels[1]:
+            extra = (("first", labels[0] - labels[1]), ("second", labels[1] - labels[0]))
+            only = "; ".join(f"only the {run} has {', '.join(sorted(names))}" for run, names in extra if names)
             found.append(Difference(f"The labels differ: {only}.", doubtful=True))
         if first.version != other.version:
             found.append(Difference(f"The versions of limner differ: {first.version} and {other.version}."))

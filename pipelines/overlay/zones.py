@@ -35,7 +35,7 @@ def run_zones(
     """
     images, frame, omitted = _choose_images(record, image)
     zones = read_zones(f"{path}|layername={layer}" if layer else path, frame, column=column)
-    doubt = check_pixels(zones.drawn.tolist(), images[0].info, zones.subject) if frame == "pixels" else ""
+    doubt = check_pixels(zones.source.tolist(), images[0].info, zones.subject) if frame == "pixels" else ""
     table = zone_table(record, images, zones, on_share)
     table.omitted.update(omitted)
     said = [*filter(None, [doubt]), *table.statements, *(f"{one} is left out: {why}." for one, why in omitted.items())]

@@ -49,7 +49,7 @@ def about(table: ZoneTable) -> dict[str, str]:
 
 
 def _shapes(table: ZoneTable) -> Shapes:
-    return table.zones.drawn[np.concatenate([batch.rows for batch in table.batches])]
+    return table.zones.source[np.concatenate([batch.rows for batch in table.batches])]
 
 
 def _write_parquet(table: ZoneTable, folder: Path) -> Path:
@@ -117,7 +117,7 @@ def _write_pixels(table: ZoneTable, folder: Path) -> Path:
                     "measurements": numbers,
                     "metadata": {name: str(value) for name, value in cells.items() if isinstance(value, str)},
                 }
-                geometry = shapely.to_geojson(shapely.orient_polygons(table.zones.drawn[row]))
+                geometry = shapely.to_geojson(shapely.orient_polygons(table.zones.source[row]))
                 file.write(f'{separator}{{"type":"Feature","properties":{_json(properties)},"geometry":{geometry}}}')
                 separator = ",\n"
         file.write("\n]}\n")

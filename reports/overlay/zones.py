@@ -144,7 +144,7 @@ class ZoneBatch:
             return none, self.zones.areas_m2[self.rows]
         pixels, m2 = (values[self.rows] for values in self.totals.inside)
         if self.zones.lonlat is None:
-            every = shapely.area(self.zones.drawn[self.rows])
+            every = shapely.area(self.zones.source[self.rows])
             return every, m2 / pixels * every
         every = self.zones.areas_m2[self.rows]
         within = np.abs(m2 / every - 1) < _WHOLE
@@ -168,7 +168,7 @@ class ZoneBatch:
     def status(self) -> list[str]:
         """(N,) "analysed", "partly analysed", "not analysed" or "outside", which is on no image."""
         if self.totals is None:
-            empty = shapely.is_empty(self.zones.drawn[self.rows])
+            empty = shapely.is_empty(self.zones.source[self.rows])
             return ["no polygon" if one else "outside" for one in empty.tolist()]
         words = np.where(self.share == 1, "analysed", np.where(self.analysed[0] > 0, "partly analysed", "not analysed"))
         return words.tolist()
@@ -256,7 +256,7 @@ def zone_table(
             on_share((number + (batch.first - 1 + len(batch)) / max(1, len(image.findings()))) / len(images))
         found.append(ZoneBatch(record, image, zones, rows, totals))
     if not found:
-        bounds = ", ".join(f"{side:.6g}" for side in shapely.total_bounds(zones.drawn).tolist())
+        bounds = ", ".join(f"{side:.6g}" for side in shapely.total_bounds(zones.source).tolist())
         value = f"all {len(zones)} lie beside every image: {bounds} in {zones.crs or 'pixels'}"
         remedy = "Check that they were drawn on these images, and that their file states the right CRS"
         raise RequestError(zones.subject, "must overlap an image of the run", value=value, remedy=remedy)

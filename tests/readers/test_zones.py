@@ -62,14 +62,14 @@ def test_zones_beside_the_image_are_empty_and_those_on_its_border_are_cut(tmp_pa
 def test_parts_of_one_zone_stay_together(tmp_path: Path) -> None:
     whole = shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)])
     zones = read_zones(str(features(tmp_path / "a.geojson", (whole, {"id": 7.0}))), "lonlat", column="id")
-    assert (len(zones), zones.ids, zones.drawn[0].area) == (1, ("7",), 2.0)
+    assert (len(zones), zones.ids, zones.source[0].area) == (1, ("7",), 2.0)
 
 
 def test_features_without_a_polygon_are_kept(tmp_path: Path) -> None:
     path = features(tmp_path / "a.geojson", (None, {"id": "x"}), (shapely.box(0, 0, 1, 1), {"id": "y"}))
     zones = read_zones(str(path), "lonlat", column="id")
     assert zones.ids == ("x", "y")
-    assert zones.drawn[0].is_empty
+    assert zones.source[0].is_empty
     path = features(tmp_path / "b.geojson", (shapely.Point(1, 1), {}), (shapely.box(0, 0, 9, 9), {}))
     assert len(read_zones(str(path), "pixels")) == 2
 
