@@ -22,7 +22,7 @@ def scene(epsg: int = 32633, x: float = 500_000.0) -> ImageInfo:
     return ImageInfo("a.tif", "raster", (300, 200), (Channel("b1"),), placement, id="a")
 
 
-def layer(path: Path, shapes: Sequence[Any], crs: object = "EPSG:32633", **columns: Sequence[Any]) -> Path:
+def layer(path: Path, shapes: Sequence[Any], crs: Any = "EPSG:32633", **columns: Sequence[Any]) -> Path:
     gpd.GeoDataFrame(columns, geometry=list(shapes), crs=crs).to_file(path, driver="GPKG")
     return path
 
