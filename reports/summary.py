@@ -177,7 +177,7 @@ def summary_columns(record: Record, rows: Sequence[ImageSummary]) -> list[Column
 class AreaRow:
     """One row of areas.csv: the area of a label, of a status, or of the whole image."""
 
-    entry: Literal["label", "area", "image"]
+    entry: Literal["label", "change", "area", "image"]
     item: str
     area_px: float
     area_m2: float
@@ -214,6 +214,10 @@ class AreaBatch:
         rows = [
             AreaRow("label", of.label, of.pixels, of.m2, of.share, findings=of.findings) for of in row.labels.values()
         ]
+        for change in row.image.changes():
+            share = area_share((change.pixels, change.m2), row.analysed)
+            size = change.pixels, change.m2
+            rows.append(AreaRow("change", change.label, *size, share, change.what, findings=change.findings))
         for one in row.image.areas:
             size = total_area([one])
             share = area_share(size, row.whole)
@@ -223,16 +227,20 @@ class AreaBatch:
         return cls(row.record, row.image, rows)
 
 
-_ENTRY = "label, area (a part of the image by what became of it) or image (all of it)"
+_ENTRY = (
+    "label, change (what settings of objects changed of a label), area (a part of the image by what became of it) or "
+    "image (all of it)"
+)
 _ITEM = "the label; analysed, no data, skipped or unreadable; or whole image"
-_SHARE = "of the analysed area for a label, else of the image (by area where known, else by pixels)"
+_REASON = "why an area was not analysed, or what a change is"
+_SHARE = "of the analysed area for a label and its changes, else of the image (by area where known, else by pixels)"
 
 AREAS: tuple[Column[AreaBatch], ...] = (
     IMAGE,
     NAME,
     Column("entry", "category", _ENTRY, attribute("entry")),
     Column("item", "category", _ITEM, attribute("item")),
-    Column("reason", "string", "why an area was not analysed", attribute("reason")),
+    Column("reason", "string", _REASON, attribute("reason")),
     Column("findings", "Int64", COUNTED, attribute("findings")),
     Column("regions", "Int64", "regions", attribute("regions")),
     Column("area_px", "float64", "level-0 pixels; findings that overlap count twice", attribute("area_px"), "px²", 2),

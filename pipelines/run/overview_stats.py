@@ -13,11 +13,10 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, InputSpec, SupportsFit
-from ...model.class_maps import polygonise
 from ...readers.annotations import in_pixels, read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
-from ...readers.geometry import Box, Points
+from ...readers.geometry import Box
 from ...readers.image import Channel, Image, ImageInfo, Mask, SupportsLevels
 from ...readers.orientation import image_orientation
 from ...readers.overview import (
@@ -36,7 +35,8 @@ from ...readers.slide.padding import find_padding
 from ...readers.slide.staining import measure_stain
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ...readers.vectors import split_layer
-from ..config import Settings
+from ..config import Settings, is_path
+from .tissue import GivenTissue, mask_to_polygons, read_tissue
 from .windows import visibility_note
 
 COSTLY_BYTES = 1 << 30  # native pixels of a slide's overview: above it only one is read
@@ -184,8 +184,8 @@ def compute_overview_stats(
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         on_step(READ, "measuring")
-        tissue = _find_tissue(info, overview) if info.kind == "slide" else None
-        roi = find_roi(info, settings, overview, tissue)
+        tissue, given = _find_tissue(info, overview, settings) if info.kind == "slide" else (None, None)
+        roi = find_roi(info, settings, overview, tissue, given)
         if tissue is not None:
             info = _with_stain(info, overview, tissue)
         note = offset_note(*numbers) if fault is None else str(fault)
@@ -331,8 +331,13 @@ def _fit(
     return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
-def _find_tissue(info: ImageInfo, overview: ReducedImage) -> Tissue:
-    return find_tissue(overview.pixels, overview.valid, microns=_overview_microns(info, overview))
+def _find_tissue(info: ImageInfo, overview: ReducedImage, settings: Settings) -> tuple[Tissue, GivenTissue | None]:
+    """The tissue on an overview of a slide, with the mask that is given, if any. Raises as `read_tissue` does."""
+    found = find_tissue(overview.pixels, overview.valid, microns=_overview_microns(info, overview))
+    if not is_path(settings.tissue):
+        return found, None
+    given = read_tissue(settings.tissue, info)
+    return replace(found, mask=polygon_mask(given.area, overview.valid.shape, overview.scale)), given
 
 
 def _overview_microns(info: ImageInfo, overview: ReducedImage) -> tuple[float, float] | None:
@@ -353,9 +358,16 @@ def _with_stain(info: ImageInfo, overview: ReducedImage, tissue: Tissue) -> Imag
 
 
 def find_roi(
-    info: ImageInfo, settings: Settings, overview: ReducedImage, tissue: Tissue | None = None
+    info: ImageInfo,
+    settings: Settings,
+    overview: ReducedImage,
+    tissue: Tissue | None = None,
+    given: GivenTissue | None = None,
 ) -> RegionOfInterest:
-    """The region of interest of an image, from the settings, its overview and its tissue. Raises `RequestError`."""
+    """The region of interest of an image, from the settings, its overview and its tissue, detected or `given`.
+
+    Raises `RequestError`.
+    """
     user_area, doubt = _read_user_area(settings.area, info) if settings.area else (None, "")
     warnings = tuple(filter(None, [doubt]))
     valid_mask = None
@@ -365,11 +377,14 @@ def find_roi(
     scale = overview.scale
     if settings.tissue == "off" or tissue is None:
         return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale, warnings=warnings)
+    if given is not None:
+        warnings += (given.doubt,) if given.doubt else ()
+        return RegionOfInterest(user_area, given.area, given.method, valid_mask, scale, warnings)
     microns = _overview_microns(info, overview)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
     warnings += _tissue_warnings(tissue, overview.valid)
-    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
+    return RegionOfInterest(user_area, mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
 
 
 def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
@@ -410,13 +425,3 @@ def _read_user_area(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
 @lru_cache(maxsize=1)
 def _read_lonlat_area(path: str, _modified: int) -> BaseGeometry:
     return read_roi(path)
-
-
-def _mask_to_polygons(mask: Mask, scale: tuple[float, float]) -> BaseGeometry:
-    """A mask of an overview with `scale` level-0 pixels (x, y) per pixel → polygons in level-0 pixels."""
-
-    def to_level_0(xy: Points) -> Points:
-        return xy * np.asarray(scale)
-
-    patches = polygonise(mask.astype(np.uint8), np.ones(mask.shape, dtype=np.float32), mask)
-    return shapely.transform(shapely.union_all([patch.polygon for patch in patches]), to_level_0)

@@ -42,12 +42,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),
+    "h5py": ("reports/features.py",),
     "pyarrow": (
         "pipelines/run/*",
-        "reports/geoparquet.py",
-        "reports/flatgeobuf.py",
-        "reports/overlay/zone_files.py",
-        "reports/pmtiles.py",
+        *(f"reports/{name}.py" for name in ("geoparquet", "flatgeobuf", "features", "pmtiles", "overlay/zone_files")),
     ),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py", "pipelines/overlays.py", "pipelines/overlay/compare.py"),
