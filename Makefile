@@ -82,6 +82,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
+	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
+	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))
 	.venv-test/bin/pip install --quiet dcm2niix
 	cd .venv-test && bin/python ../tests/bench/series_scan.py
 	cd .venv-test && bin/python ../tests/bench/dicomweb_fetch.py

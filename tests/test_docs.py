@@ -28,8 +28,10 @@ from limner.pipelines.cli.main import app, main
 from limner.pipelines.config import Settings, presets
 from limner.pipelines.overlay.compare import TRANSITIONS
 from limner.pipelines.overlay.merge import COVERAGE
+from limner.pipelines.settings_files import presets
 from limner.readers.raster.bands import SENSORS
 from limner.reports.columns import FINDINGS, INSTANCES, MODEL
+from limner.reports.cores import CORES, core_label_columns
 from limner.reports.overlay.zones import ZONES
 from limner.reports.overlay.zones import label_columns as zone_label_columns
 from limner.reports.reference import REFERENCE
@@ -239,9 +241,13 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("series.csv", SERIES),
         ("slices.csv", SLICES),
         ("structures.csv", STRUCTURES),
+        ("cores.csv", [*CORES, *core_label_columns("LABEL"), *MODEL]),
         ("reference.csv", REFERENCE),
     ],
-    ids=["findings", "summary", "areas", "objects", "files", "studies", "series", "slices", "structures", "reference"],
+    ids=[
+        *("findings", "summary", "areas", "objects", "files", "studies", "series", "slices", "structures", "cores"),
+        "reference",
+    ],
 )
 def test_column_tables_are_up_to_date(root: Path, title: str, columns: list[Column[Any]]) -> None:
     text = section(pages(root)["docs/reports.md"], title)

@@ -122,6 +122,19 @@ def test_what_is_flagged_is_analysed_and_counted(tmp_path: Path, analyse: Callab
     assert run.summary["analysed_px"][0] == valid
 
 
+def test_holes_that_a_mask_leaves_are_not_filled(tmp_path: Path, analyse: Callable[..., Run]) -> None:
+    masked = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    masked[22:110:11, 5:150:9] = 1
+    path = save(tmp_path / "dots.tif", masked)
+    run = analyse("filled", mask=path, fill_holes="all")
+    dots = shapely.union_all([shapely.geometry.shape(one) for one, _ in shapes(masked, mask=masked > 0)])
+    found = outlines(run)
+    assert all(one.intersection(dots).area == 0 for one in found.values())
+    assert sum(len(part.interiors) for one in found.values() for part in shapely.get_parts(one)) > 5
+    flagged = outlines(analyse("flagged", mask=path, mask_action="flag", fill_holes="all"))
+    assert sum(one.intersection(dots).area for one in flagged.values()) > 20
+
+
 def test_tiles_state_the_share_that_is_masked(scene: Path, per_tile: str, tmp_path: Path) -> None:
     masked = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     masked[:, 72:] = 1
@@ -289,8 +302,8 @@ def test_the_cloud_model_runs_first(csmask: Path, virginia: Path, tmp_path: Path
     with rasterio.open(tmp_path / "out" / name) as raster:
         classes, fine = raster.read(1), raster.transform
     y, x = np.indices(classes.shape)
-    world = fine * (x + 0.5, y + 0.5)
-    column, row = (np.floor(np.round(one, 6)).astype(int) for one in ~coarse * world)
+    world = fine @ (x + 0.5, y + 0.5)
+    column, row = (np.floor(np.round(one, 6)).astype(int) for one in ~coarse @ world)
     inside = (column < clouds.shape[1]) & (row < clouds.shape[0])
     masked = clouds[np.minimum(row, clouds.shape[0] - 1), np.minimum(column, clouds.shape[1] - 1)] > 0
     assert (classes[masked & inside] == 255).all()
