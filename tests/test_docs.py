@@ -25,7 +25,7 @@ from limner.model.checkpoints.cards import (
     shipped_cards,
 )
 from limner.pipelines.cli.main import app, main
-from limner.pipelines.config import Settings, presets
+from limner.pipelines.config import Settings
 from limner.pipelines.overlay.compare import TRANSITIONS
 from limner.pipelines.overlay.merge import COVERAGE
 from limner.pipelines.settings_files import presets
