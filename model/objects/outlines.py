@@ -111,14 +111,14 @@ class Outlines:
 
 def follow_pixels(shapes: Objects, grid: Grid) -> Flags:
     """(N,): which shapes are polygons whose edges lie on lines of the grid, as those that were traced on it are."""
-    found = np.asarray(shapely.get_type_id(shapes) == POLYGON)
+    found: Flags = np.equal(shapely.get_type_id(shapes), POLYGON, dtype=np.bool_)
     rings, owner = shapely.get_rings(shapes[found], return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     pixels = grid.from_level0(xy)
     whole = np.rint(pixels)
-    apart = (np.abs(pixels - whole) > _ALIGNED).any(axis=1)
+    apart: Flags = np.any(np.abs(pixels - whole) > _ALIGNED, axis=1)
     first = np.flatnonzero(ring[:-1] == ring[1:])
-    apart[first] |= (whole[first] != whole[first + 1]).all(axis=1)
+    apart[first] |= np.all(whole[first] != whole[first + 1], axis=1)
     found[np.flatnonzero(found)[np.unique(owner[ring[apart]])]] = False
     return found
 
