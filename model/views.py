@@ -62,7 +62,7 @@ def read_view(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    native, valid = _read_native(image, region)
+    native, valid = read_native(image, region)
     visible = spec.bands is not None or stretch is None or visibility(image.info, native, valid, stretch) != "nothing"
     values = None
     if spec.bands is None:
@@ -98,7 +98,7 @@ def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch 
 
     Raises as `read_view` does.
     """
-    native, valid = _read_native(image, region)
+    native, valid = read_native(image, region)
     if spec.bands is None:
         return _render(region, native, valid, stretch), valid
     values = PhysicalValues.of(image, spec.bands, spec.quantity)
@@ -114,7 +114,7 @@ def read_core_mask(
     return valid[core_window(region)] & roi_mask(region, roi)
 
 
-def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
+def read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
     """Native pixels (H, W, C) of a region, upright, and where they are valid (H, W)."""
     turned = region.grid.orientation
     pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
@@ -374,7 +374,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
         cut = False
     else:
         gridded = shapely.transform(answer.geometry, lambda xy: _to_grid(xy, view))
-        geometry = shapely.transform(gridded, lambda xy: _to_level0(xy, region))
+        geometry = shapely.transform(gridded, region.grid.to_level0)
         if geometry.area <= 0.0 < gridded.area:
             remedy = "Report this to the annotator's author: the region is listed as failed"
             raise ModelError(subject, "must lie on the picture", value=str(answer.geometry.bounds), remedy=remedy)
@@ -384,7 +384,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
     window = None
     if answer.kind == "box":
         x0, y0, x1, y1 = answer.window or (0.0, 0.0, *view.grid.size)
-        corners = _to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view), region)
+        corners = region.grid.to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view))
         (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
         window = x0, y0, x1, y1
     return Finding(
@@ -405,14 +405,6 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
 def _to_grid(canvas_xy: Points, view: View) -> Points:
     """Canvas pixels (N, 2) → absolute pixels of the analysis grid (N, 2)."""
     return view.grid.to_region(canvas_xy) + np.array([view.region.columns.start, view.region.rows.start])
-
-
-def _to_level0(grid_xy: Points, region: Region) -> Points:
-    """Analysis grid (N, 2) → level-0 pixels (N, 2) within the picture, whose border the last grid line is."""
-    grid = region.grid
-    size = np.asarray(grid.upright_size, dtype=np.float64)
-    inner = np.clip(grid_xy * np.asarray(grid.upright_scale), 0.0, size)
-    return grid.orientation.to_level0(np.where(grid_xy >= np.asarray(grid.shape), size, inner), grid.size)
 
 
 def _reaches_border(low: float, high: float, span: Span, length: int) -> bool:

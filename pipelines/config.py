@@ -22,6 +22,7 @@ from pydantic import (
 
 from ..readers.errors import RequestError, did_you_mean, excerpt
 from ..readers.plugins import Group, installed
+from .object_settings import OBJECTS, ObjectSettings
 from .resolution import Resolution
 from .settings_files import presets, read_preset, read_settings
 from .slice_choice import SliceChoice
@@ -35,6 +36,7 @@ PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "mod
 NEUTRAL = (
     *("out", "engine", "address", "workers", "gpus_per_worker", "batch", "memory"),
     *("reports", "report_options", "reference", "fetch"),
+    *OBJECTS,
 )
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
@@ -153,6 +155,10 @@ class Settings(BaseModel):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    icc: Literal["ignore", "apply"] = "ignore"
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] = "auto"
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -195,6 +201,26 @@ class Settings(BaseModel):
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
     IMAGE=FILE. Dice and surface distances go to reference.csv.
     """
+    min_area: Text = ""
+    """Least area of areas of a class map that are reported: 500m2 or 0.05ha on maps, 50um2 on slides, 20mm2 in studies,
+    or 5px of the analysis. Smaller ones are left out once areas are joined across regions; areas.csv accounts for them.
+    """
+    fill_holes: Text = ""
+    """Fill holes of areas up to this area, in the same units, or all. A hole that holds another area stays."""
+    smooth: bool = False
+    """Cut the corners of pixels from outlines, so that steps become lines. Borders stay shared."""
+    simplify: Text = ""
+    """Leave out vertices of outlines whose triangle with their neighbours is smaller than the square of this: 5m on
+    maps, 2um on slides, 1mm in studies or 1px. Borders stay shared.
+    """
+    instances: Texts = ()
+    """Labels whose areas are split into objects where they are narrow, each with its perimeter, circularity and mean
+    intensities; all for every label.
+    """
+    neck: float = Field(0.75, gt=0, le=1)
+    """Width of a neck between two instances, as a share of the smaller one's: only narrower ones part them."""
+    tissue_edge: Text = "12um"
+    """Depth up to which an area that only lines the edge of the tissue of a slide is no object; off keeps it."""
     fetch: bool = False
     """Allow downloading the model's weights."""
 
@@ -220,6 +246,11 @@ class Settings(BaseModel):
         if value:
             parse_bytes(value)
         return value
+
+    @model_validator(mode="after")
+    def _check_objects(self) -> Self:
+        ObjectSettings.of(self.model_dump(include=set(OBJECTS)))
+        return self
 
     @field_validator("stretch")
     @classmethod
@@ -287,7 +318,7 @@ class Settings(BaseModel):
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
         stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
-        stated |= {"scene": ",".join(self.scene)}
+        stated |= {"scene": ",".join(self.scene), "icc": "" if self.icc == "ignore" else self.icc}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def slice_choice(self) -> SliceChoice | None:

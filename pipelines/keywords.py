@@ -81,6 +81,10 @@ class Keywords(TypedDict, total=False):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: str | Sequence[str] | None
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    icc: Literal["ignore", "apply"] | None
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] | None
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -123,5 +127,25 @@ class Keywords(TypedDict, total=False):
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
     IMAGE=FILE. Dice and surface distances go to reference.csv.
     """
+    min_area: str | os.PathLike[str] | None
+    """Least area of areas of a class map that are reported: 500m2 or 0.05ha on maps, 50um2 on slides, 20mm2 in studies,
+    or 5px of the analysis. Smaller ones are left out once areas are joined across regions; areas.csv accounts for them.
+    """
+    fill_holes: str | os.PathLike[str] | None
+    """Fill holes of areas up to this area, in the same units, or all. A hole that holds another area stays."""
+    smooth: bool | None
+    """Cut the corners of pixels from outlines, so that steps become lines. Borders stay shared."""
+    simplify: str | os.PathLike[str] | None
+    """Leave out vertices of outlines whose triangle with their neighbours is smaller than the square of this: 5m on
+    maps, 2um on slides, 1mm in studies or 1px. Borders stay shared.
+    """
+    instances: str | Sequence[str] | None
+    """Labels whose areas are split into objects where they are narrow, each with its perimeter, circularity and mean
+    intensities; all for every label.
+    """
+    neck: float | None
+    """Width of a neck between two instances, as a share of the smaller one's: only narrower ones part them."""
+    tissue_edge: str | os.PathLike[str] | None
+    """Depth up to which an area that only lines the edge of the tissue of a slide is no object; off keeps it."""
     fetch: bool | None
     """Allow downloading the model's weights."""

@@ -11,7 +11,8 @@ from ..readers.geodesy import area_m2
 from ..readers.registry import COUNTED_ONCE
 from ..reports.overview.scale_bar import format_area
 from .cli.terminal import bytes_text, duration_text, indent, plural, table, visible
-from .describe import NO_MODEL_CHOSEN, Row, image_rows, pixel_size_text
+from .describe import Row, image_rows, pixel_size_text
+from .describe_run import NO_MODEL_CHOSEN
 from .run.estimate import Estimate, Timing
 from .run.execute import PreparedRun
 from .run.plan import ImagePlan

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 from ..readers.errors import RequestError
 from ..reports.writer import FileRow, ImageRecord, Record
 from .cli.terminal import plural, visible
-from .describe import area_rows, findings_rows, html_table, image_json, record_text
+from .describe import html_table, image_json
+from .describe_run import area_rows, findings_rows, record_text
 from .run.reporting import WrittenReport, read_record
 
 if TYPE_CHECKING:

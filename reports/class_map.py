@@ -75,10 +75,10 @@ def _omission(record: Record, image: ImageRecord) -> str:
     others = sorted({kind for batch in _batches(image) for kind in batch.kind[~batch.is_area].tolist()})
     if others:
         return f"its findings are not areas of pixels, but of the kind {' or '.join(others)}"
-    return f"it has more than {NODATA - 1} labels" if len(_labels(record, image)) >= NODATA else ""
+    return f"it has more than {NODATA - 1} labels" if len(image_labels(record, image)) >= NODATA else ""
 
 
-def _labels(record: Record, image: ImageRecord) -> list[str]:
+def image_labels(record: Record, image: ImageRecord) -> list[str]:
     """The labels by number, from 1: the model's, then others that the image has."""
     return all_labels(record, [label for batch in _batches(image) for label in set(batch.label.tolist())])
 
@@ -89,7 +89,7 @@ def _batches(image: ImageRecord) -> Iterator[FindingsTable]:
 
 
 def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
-    labels, palette = _labels(record, image), Palette.of(record.labels, record.colours)
+    labels, palette = image_labels(record, image), Palette.of(record.labels, record.colours)
     slide = image.info.placement.unit == "um"
     path = image_file(folder, "classes-", image.info.id, ".ome.tif" if slide else ".tif")
     grid, classes = _rasterised(image, labels, folder)

@@ -13,9 +13,10 @@ import shapely
 
 from ..readers import geodesy
 from ..readers.errors import RequestError
+from ..readers.geometry import crs_name
 from ..readers.image import Kind
 from .columns import findings_columns
-from .measures import FindingsBatch, Shapes, crs_name
+from .measures import FindingsBatch, Shapes
 from .patient_geometry import in_patient
 from .rfc7946 import to_crs, to_wgs84
 from .summary import FILES, ImageSummary, summary_columns

@@ -18,10 +18,11 @@ import shapely
 from ..model.merged_findings import columnar
 from ..readers.errors import RequestError
 from ..readers.files import atomic_path
+from ..readers.geometry import crs_name
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .layer_styles import qml, sld
-from .measures import FindingsBatch, all_labels, crs_name
+from .measures import FindingsBatch, all_labels
 from .palette import Palette
 from .rfc7946 import to_crs
 from .streams import Stream, write_stream

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from shapely.geometry.base import BaseGeometry
 
+from ..model.annotator import InputSpec
 from ..model.finding import Finding
 from ..model.probabilities import Steps
 from ..readers.errors import LimnerError
@@ -57,6 +58,21 @@ class Area:
     """On the ellipsoid for maps; None where the pixel size is unknown."""
     regions: int
     """Number of regions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one setting of objects changed of the areas of a label, against those that the model's classes have."""
+
+    label: str
+    what: str
+    """As a phrase: "smaller than 50 µm²"."""
+    findings: int
+    """By how many there are more."""
+    pixels: float
+    """By how many level-0 pixels they are larger."""
+    m2: float
+    """The same; NaN where the pixel size is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +130,9 @@ class ImageRecord:
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen: hardly any tissue, a doubtful field and the like."""
 
+    changes: Callable[[], Sequence[Change]] = tuple
+    """What settings of objects changed of the findings, by label: without it they would have the areas of classes."""
+
     label_maps: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None = None
     """Of a stack that was annotated as a volume: the label map (rows, columns) of each slice in order, 0 where there is
     no label, else the number of one of the record's `labels` from 1. Read at each call; None for other images."""
@@ -137,6 +156,9 @@ class ImageRecord:
     """Pictures of single planes in the window of the analysis: (planes, most px on the long side) → one for each plane,
     whole, with the image's own pixels, made square in the patient. Read at each call; None for each where the image
     cannot be read any more."""
+
+    spec: InputSpec | None = None
+    """What the annotator needed of the image; None where that is not known."""
 
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
@@ -203,7 +225,7 @@ class Writer(Protocol):
 
     A writer whose optional attribute `on_request` is true is used only where `--reports` names it: for reports that
     identify a patient, say. One whose optional attribute `needs_probabilities` is true is refused before a run that
-    keeps none.
+    keeps none, and one whose optional attribute `last` is true writes after all others, and may list their files.
     """
 
     @property

@@ -27,7 +27,7 @@ from limner.model.checkpoints.cards import (
 from limner.pipelines.cli.main import app, main
 from limner.pipelines.config import Settings, presets
 from limner.readers.raster.bands import SENSORS
-from limner.reports.columns import FINDINGS, MODEL
+from limner.reports.columns import FINDINGS, INSTANCES, MODEL
 from limner.reports.reference import REFERENCE
 from limner.reports.structures import STRUCTURES
 from limner.reports.studies import SERIES, SLICES, STUDIES
@@ -229,6 +229,7 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("findings.csv", [*FINDINGS, *MODEL]),
         ("summary.csv", [*SUMMARY, *label_columns("LABEL"), *MODEL]),
         ("areas.csv", AREAS),
+        ("Objects", INSTANCES),
         ("files.csv", FILES),
         ("studies.csv", STUDIES),
         ("series.csv", SERIES),
@@ -236,10 +237,11 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("structures.csv", STRUCTURES),
         ("reference.csv", REFERENCE),
     ],
-    ids=["findings", "summary", "areas", "files", "studies", "series", "slices", "structures", "reference"],
+    ids=["findings", "summary", "areas", "objects", "files", "studies", "series", "slices", "structures", "reference"],
 )
 def test_column_tables_are_up_to_date(root: Path, title: str, columns: list[Column[Any]]) -> None:
-    table = [line for line in section(pages(root)["docs/reports.md"], title).splitlines() if line.startswith("|")]
+    text = section(pages(root)["docs/reports.md"], title)
+    table = [line for line in text[text.rindex("| column |") :].splitlines() if line.startswith("|")]
     assert table == markdown(columns).splitlines()
 
 

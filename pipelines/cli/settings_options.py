@@ -12,7 +12,7 @@ from ..config import Settings, known_values
 
 READING = (
     *("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel"),
-    *("metres_per_pixel", "scene", "names", "crosswalk", "reader_options"),
+    *("metres_per_pixel", "scene", "icc", "names", "crosswalk", "reader_options"),
 )
 """Settings of reading images."""
 

@@ -25,6 +25,7 @@ from ...readers.sandbox import release_sandbox
 from ...reports.reference import ReferenceCsv, match_references
 from ..cli.terminal import plural
 from ..config import Settings
+from ..object_settings import OBJECTS, ObjectSettings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
 from .engines import Engine, InlineEngine, ProcessPoolEngine, cores
@@ -33,7 +34,7 @@ from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .objects import write_run_reports
-from .plan import NO_MODEL, Plan, make_plan, reader_options
+from .plan import NO_MODEL, Plan, make_plan
 from .redaction import (
     Redactor,
     keep_refused,
@@ -43,8 +44,9 @@ from .redaction import (
     where_names_are,
     write_sources,
 )
-from .reporting import load_writers, read_record, record_in_memory
+from .reporting import check_objects, load_writers, read_record, record_in_memory
 from .run_folder import RunFolder, as_store_errors, check_folder
+from .scanning import reader_options
 from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
 
@@ -146,6 +148,8 @@ def _prepare(
         _check_probabilities(settings, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
         plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch)
+        known = labels or (() if annotator is None else annotator.labels)
+        check_objects(ObjectSettings.of(settings.model_dump(include=set(OBJECTS))), plan.images, known)
         cost = _cost(plan, annotator) if settings.memory and not unavailable else None
         workers = worker_count(settings)
         if len(plan.volumes) == len(plan.images):
@@ -339,7 +343,7 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
         release_freed_memory()
         names = ((a.info.id, b.info.id) for a, b in zip(prepared.plan.images, plan.images, strict=True))
         rename_overviews(scratch, names)
-        record = read_record(folder, scratch=scratch)
+        record = read_record(folder, scratch=scratch, changes=settings.model_dump(include=set(OBJECTS)))
         return Run(record, folder, write_run_reports(record, folder, writers, on_event))
 
 

@@ -14,9 +14,10 @@ from ...readers.errors import RequestError, excerpt
 from ...reports.writer import FileStatus
 from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
-from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
+from .plan import ImagePlan, Plan, area_digest
 from .redaction import Redactor
 from .run_folder import FORMAT, MANIFEST, StoreError, check_format, read_manifest
+from .scanning import RUN_FOLDER
 
 PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
 BUNDLED = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}

@@ -231,10 +231,13 @@ def _encode(findings: Sequence[Finding]) -> bytes:
     """An Arrow IPC stream of one batch, without the columns that all have the same default."""
     import pyarrow as pa
 
-    table = FindingsTable.of(findings)
-    given = ((one.score, *one.numbers.values()) for one in findings)
-    if not all(number is None or math.isfinite(number) for numbers in given for number in numbers):
-        raise _not_finite("a score or another number")
+    if isinstance(findings, FindingsTable):
+        table = findings
+    else:
+        table = FindingsTable.of(findings)
+        given = ((one.score, *one.numbers.values()) for one in findings)
+        if not all(number is None or math.isfinite(number) for numbers in given for number in numbers):
+            raise _not_finite("a score or another number")
     _check(table)
     columns: dict[str, pa.Array[Any]] = {
         "label": _texts(table.label).dictionary_encode(),

@@ -6,7 +6,6 @@ reason. An image that cannot be analysed is a failed row, and the others go on.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
 from ...readers.regions import Grid, Region, cut_regions
-from ...readers.registry import ScannedFile, known_options, scan
+from ...readers.registry import ScannedFile
 from ...readers.render import Stretch
 from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
@@ -39,10 +38,8 @@ from .domain_check import check_domain
 from .kept_overviews import keep_overview
 from .overview_stats import FITTED, OUTSIDE, NothingChosenError, OnStep, compute_overview_stats
 from .picture import fit_to_picture
-from .run_folder import is_run_folder
 from .windows import with_model_window
 
-RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
 NOT_CHOSEN = "not chosen with --slices"
 DEFAULT_INPUT_SPEC = InputSpec(tile=336)  # for runs without a model: the tile size of common vision encoders
@@ -234,34 +231,6 @@ def make_plan(
     if not plans:
         raise _no_image_left(scanned, list(failed.values()))
     return Plan(tuple(plans), tuple(_file_rows(scanned, failed)))
-
-
-def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
-    """The readers' options: those of the settings, and what readers need of other settings.
-
-    `key` is the path of a key file for pseudonyms.
-    """
-    for name, example in (("names", "--names show"), ("crosswalk", "--crosswalk FILE")):
-        if name in settings.reader_options:
-            rule, remedy = f"must be given as {name}", f"Give {example}"
-            raise RequestError(f"setting reader_options.{name}", rule, remedy=remedy)
-    known = known_options(settings.reader or None)
-    implied = {"names": "show" if settings.names == "show" else "hide"} | ({"key_file": key} if key else {})
-    implied |= {"crosswalk": settings.crosswalk} if settings.crosswalk else {}
-    return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
-
-
-def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedFile]:
-    """Scan the inputs, without the run folders in them. Raises `RequestError` where there are no inputs."""
-    if not settings.inputs:
-        raise RequestError("inputs", "must name at least one file or folder", remedy="limner run INPUT... --out DIR")
-
-    def reason_to_skip(folder: str) -> str | None:
-        if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - strings, as the registry has them
-            return ""
-        return RUN_FOLDER if is_run_folder(Path(folder)) else None
-
-    return scan(settings.inputs, options, reader=settings.reader or None, skip_folder=reason_to_skip)
 
 
 def area_digest(settings: Settings) -> str:

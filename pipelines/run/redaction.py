@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from ...model.finding import Result
 from ...readers.crosswalk import read_crosswalk
@@ -36,8 +36,11 @@ from ...readers.registry import ScannedFile, neutral_options
 from ...readers.vectors import vector_files
 from ..cli.terminal import filter_output, print_message, visible
 from ..config import Settings
-from .plan import Plan, reader_options, scan_inputs
 from .run_folder import MANIFEST, SOURCES, RunFolder, StoreError
+from .scanning import reader_options, scan_inputs
+
+if TYPE_CHECKING:
+    from .plan import Plan
 
 TEMPORARY = (
     "Names of slides and studies are replaced by pseudonyms of this command only. To have the same ones every time, "
@@ -141,13 +144,13 @@ class Redactor:
         infos = tuple(self.info(info) for info in row.infos)
         return replace(row, path=self.path(row.path), infos=infos, reason=self.text(row.reason))
 
-    def plan(self, plan: Plan) -> Plan:
+    def plan(self, plan: "Plan") -> "Plan":
         """A plan without paths."""
         if self.pseudonyms is None:
             return plan
         images = tuple(replace(image, info=self.info(image.info)) for image in plan.images)
         files = (replace(row, path=self.path(row.path), reason=self.text(row.reason)) for row in plan.files)
-        return Plan(images, tuple(files))
+        return replace(plan, images=images, files=tuple(files))
 
     def restored(self, text: str) -> str:
         """A text with the paths behind its pseudonyms, as a terminal may show it."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,12 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from shapely.errors import ShapelyError
+import shapely
 
 from ...model.finding import PackedRaster, Result
 from ...model.findings_table import Chunk, FindingsTable
-from ...model.merged_findings import MergedFindings
-from ...model.merging import merge_chunks
 from ...model.probabilities import Steps
 from ...model.volume.volume import LabelMap
 from ...readers.errors import LimnerError, ReadError, RequestError, did_you_mean, excerpt
@@ -27,7 +25,7 @@ from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.plugins import installed, load
 from ...readers.regions import Region
-from ...reports.measures import batches
+from ...reports.measures import areas_m2, batches
 from ...reports.patient_geometry import pixel_area_m2
 from ...reports.streams import Stream, StreamingWriter, send
 from ...reports.writer import (
@@ -41,8 +39,10 @@ from ...reports.writer import (
     UnanalysedRegion,
     Writer,
 )
+from ..object_settings import Amount, ObjectSettings
 from ..progress import EventHandler, Reporting
 from .analysed import analysed_cores
+from .findings_cache import FindingsCache
 from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY
@@ -98,7 +98,7 @@ def write_reports(
     streaming = [writer for writer in writers if isinstance(writer, StreamingWriter)]
     passes = len(writers) - len(streaming) + 1
     outcomes = _write_streams(record, folder, streaming, lambda share: on_event(Reporting("reports", share / passes)))
-    for writer in writers:
+    for writer in sorted(writers, key=lambda writer: getattr(writer, "last", False)):
         if writer.name not in outcomes:
             on_event(Reporting(writer.name, (1 + len(outcomes) - len(streaming)) / passes))
             outcomes[writer.name] = _outcome(lambda writer=writer: writer.write(record, folder))
@@ -174,13 +174,16 @@ def _redact(folder: Path, text: str) -> str:
         return "the reason may hold a name"
 
 
-def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
+def read_record(folder: Path, *, scratch: Path | None = None, changes: Mapping[str, object] | None = None) -> Record:
     """The run in a folder, as writers need it; findings are read when needed, and overviews if not kept in `scratch`.
 
-    An interrupted run is reported as far as it went. Raises `RequestError` and `StoreError`.
+    `changes` are settings of objects that differ from the manifest's. An interrupted run is reported as far as it went.
+    Raises `RequestError` and `StoreError`.
     """
     manifest = load_manifest(folder)
-    cache = _FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
+    if changes:
+        manifest = {**manifest, "config": {**manifest["config"], **changes}}
+    cache = FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
 
     def raster(entry: Entry, name: str) -> npt.NDArray[np.uint8] | None:
         return read_raster(folder, entry, name) if name in entry.rasters else None
@@ -200,19 +203,21 @@ def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> 
         kept = found[entry.region].rasters.get(name)
         return unpack_raster(kept) if isinstance(kept, PackedRaster) else kept
 
-    return _make_record(manifest, entries, _FindingsCache("memory", chunks), raster, {})
+    return _make_record(manifest, entries, FindingsCache("memory", chunks), raster, {})
 
 
 def _make_record(
     manifest: Mapping[str, Any],
     entries: Mapping[str, Entry],
-    cache: "_FindingsCache",
+    cache: FindingsCache,
     raster: "_ReadRaster",
     sources: Mapping[str, str],
     scratch: Path | None = None,
 ) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
+    cache.settings = ObjectSettings.of(manifest["config"])
+    check_objects(cache.settings, plans, annotator["labels"])
     names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
     variants = sorted({plan.spec.variant for plan in plans})
@@ -224,7 +229,7 @@ def _make_record(
             for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
-        model={"sha256": " ".join(weights), **identity},
+        model={"sha256": " ".join(weights), **identity, **({"objects": text} if (text := cache.settings.text) else {})},
         labels=tuple(annotator["labels"]),
         version=manifest["versions"]["limner"],
         preset=manifest["config"]["preset"],
@@ -246,72 +251,10 @@ _ReadRaster = Callable[[Entry, str], npt.NDArray[np.uint8] | None]
 """The raster of a region by its name; None where it has none."""
 
 
-@dataclass(slots=True)
-class _FindingsCache:
-    """The merged findings of images, of which those that were asked for last are kept."""
-
-    source: str
-    """Named in errors."""
-    chunks: Callable[[Sequence[Entry]], Sequence[Chunk]]
-    merged: OrderedDict[str, MergedFindings] = field(default_factory=OrderedDict[str, MergedFindings])
-    """By image; what they hold of the parts is forgotten when another one is asked for."""
-
-    def get(self, plan: ImagePlan, entries: Sequence[Entry]) -> MergedFindings:
-        name = plan.info.id
-        if next(reversed(self.merged), None) != name:
-            for other in self.merged.values():
-                other.forget()
-        if name not in self.merged:
-            while self.merged and sum(map(len, self.merged.values())) > _KEPT:
-                self.merged.popitem(last=False)
-            try:
-                chunks = [_Placed(chunk, plan.info) for chunk in self.chunks(entries)]
-                self.merged[name] = merge_chunks(chunks, plan.info, plan.area)
-            except (ShapelyError, ValueError) as error:
-                raise StoreError(
-                    self.source,
-                    f"must hold valid geometries on {name}",
-                    value=excerpt(str(error)),
-                    remedy="Restore it from a backup, or run again into another folder",
-                ) from error
-        self.merged.move_to_end(name)
-        return self.merged[name]
-
-
-_KEPT = 1_000_000  # findings whose order is kept, some 60 bytes each
-
-
-@dataclass(slots=True)
-class _Placed:
-    """A chunk of an image's findings, whose places are checked when it is first read."""
-
-    chunk: Chunk
-    info: ImageInfo
-    checked: bool = False
-
-    def __len__(self) -> int:
-        return len(self.chunk)
-
-    def read(self) -> FindingsTable:
-        """The findings. Raises `ValueError` for one on no plane of its image, or further outside than any can be."""
-        table = self.chunk.read()
-        if not self.checked:
-            width, height = self.info.size
-            bounds = table.bounds
-            low, high = [-width, -height] * 2, [2 * width, 2 * height] * 2
-            outside = ((bounds < low) | (bounds > high)).any(axis=1)
-            elsewhere = (table.plane < 0) | (table.plane >= len(self.info.planes))
-            for place in np.flatnonzero(outside | elsewhere)[:1].tolist():
-                msg = f"{table.label[place]} at {bounds[place].tolist()} on plane {table.plane[place]}"
-                raise ValueError(msg)
-            self.checked = True
-        return table
-
-
 def _image_record(
     plan: ImagePlan,
     entries: Mapping[str, Entry],
-    cache: _FindingsCache,
+    cache: FindingsCache,
     raster: _ReadRaster,
     sources: Mapping[str, str],
     *,
@@ -361,11 +304,12 @@ def _image_record(
 
     return ImageRecord(
         info=plan.info,
-        findings=lambda: cache.get(plan, done),
-        overview=lambda: overview_picture(plan, original, lambda: cache.get(plan, done).planes, scratch),
+        findings=lambda: cache.get(plan, done, original)[0],
+        changes=lambda: cache.get(plan, done, original)[1],
+        overview=lambda: overview_picture(plan, original, lambda: cache.get(plan, done, original)[0].planes, scratch),
         areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
-        analysis=_analysis_summary(plan),
+        analysis=_analysis_summary(plan) | ({"Objects": text} if (text := cache.settings.text) else {}),
         scale=plan.grid.scale,
         unanalysed=tuple(unanalysed),
         roi=plan.area,
@@ -376,9 +320,24 @@ def _image_record(
         probabilities=probabilities if kept else None,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
+        spec=plan.spec,
         forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
     )
+
+
+def check_objects(settings: ObjectSettings, plans: Sequence[ImagePlan], labels: Sequence[str]) -> None:
+    """Raise `RequestError` where settings of objects do not suit the labels, or an image of a run."""
+    settings.check_labels(labels)
+    for plan in plans:
+        info = plan.info
+        if settings.chosen and plan.spec.volume is not None:
+            rule, remedy = "must not be made of a stack that is annotated as a volume", "Leave these settings out"
+            raise RequestError(f"objects of {info.id}", rule, value=settings.text, remedy=remedy)
+        placed = bool(np.isfinite(areas_m2(np.array([shapely.box(0, 0, 1, 1)]), info)).all())
+        for amount in (settings.min_area, settings.fill_holes, settings.simplify):
+            if isinstance(amount, Amount):
+                amount.check(info.id, info.kind, placed=placed)
 
 
 def _image_names(infos: Sequence[ImageInfo], *, show: bool) -> list[str]:

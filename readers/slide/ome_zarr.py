@@ -16,6 +16,7 @@ from ..formats import recognise, recognise_folder
 from ..geometry import Box
 from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import invalid_option, scan_options
+from .icc import profile_facts
 from .ngff import NgffImage, NgffScene, find_scenes, numbered, read_image, with_spacing
 from .pyramid import PyramidOptions
 from .spacing import slide_placement
@@ -133,6 +134,7 @@ def _describe(store: Store, scenes: Sequence[NgffScene], scene: NgffScene, optio
         for axis, at in read.items()
         if image.length(axis) > 1
     ]
+    _, icc_notes = profile_facts(None, store.root, colours=False, apply=options.icc == "apply")
     part, facts = numbered(scenes, scene, image.name)
     files = files_of(store.root, _keys(image, scene))
     return ImageInfo(
@@ -145,7 +147,7 @@ def _describe(store: Store, scenes: Sequence[NgffScene], scene: NgffScene, optio
         files=files,
         fingerprint=fingerprint(files),
         options=tuple(options.texts().items()),
-        notes=(*spacing_notes, *image.notes, *positions),
+        notes=(*spacing_notes, *image.notes, *icc_notes, *positions),
         kind="slide",
         facts=(*facts, *image.facts),
     )

@@ -17,7 +17,13 @@ PACKAGES = ("readers", "model", "reports", "pipelines", "limner")
 
 ROOMS: dict[str, tuple[str, ...]] = {
     # formats and coordinate systems
-    "rasterio": ("readers/raster/*", "model/class_map*", "reports/class_map.py", "reports/rasters.py"),
+    "rasterio": (
+        "readers/raster/*",
+        "model/class_map*",
+        "reports/class_map.py",
+        "reports/stac_assets.py",
+        "reports/rasters.py",
+    ),
     "openslide": ("readers/slide/*",),
     "tifffile": ("readers/slide/*", "reports/rasters.py"),
     "imagecodecs": ("readers/slide/*",),
@@ -39,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py", "reports/pmtiles.py"),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py"),
-    "PIL": ("model/*", "reports/*", "pipelines/*"),
+    "PIL": ("model/*", "reports/*", "pipelines/*", "readers/slide/icc.py"),
     "matplotlib": ("pipelines/train/*",),
     "nibabel": ("reports/*",),
     "ray": ("pipelines/run/ray_engine.py",),
