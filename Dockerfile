@@ -27,10 +27,10 @@ RUN python3 -m venv /opt/limner \
     && /opt/limner/bin/pip install --no-cache-dir --constraint /src/constraints.txt --index-url "$INDEX" /src \
     && rm -rf /src
 
-RUN useradd --create-home --uid 1000 limner
+RUN useradd --uid 1000 limner && install --directory --owner limner /data /weights
 USER limner
-WORKDIR /home/limner
-ENV PATH=/opt/limner/bin:$PATH LIMNER_CACHE=/home/limner/weights
+WORKDIR /data
+ENV PATH=/opt/limner/bin:$PATH LIMNER_CACHE=/weights
 
 # Where this fails, the image is broken.
 RUN limner doctor
