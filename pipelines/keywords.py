@@ -55,8 +55,23 @@ class Keywords(TypedDict, total=False):
     pixels as exported by QuPath for slides, studies and images without a georeference. FILE|layername=NAME names a
     layer.
     """
-    tissue: Literal["auto", "off"] | None
-    """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    tissue: str | os.PathLike[str] | None
+    """auto detects the tissue on slides and skips the rest; off analyses the whole slide. A file of a tissue mask,
+    polygons in pixels as QuPath exports them or a picture that is 0 beside the tissue, is used instead; a folder, such
+    as an earlier run, has one for each slide (tissue-ID.geojson).
+    """
+    mask: str | os.PathLike[str] | None
+    """What lies under cloud or must not be analysed for another reason: csmask-cloud (the model of that name is run
+    first), SCL or QA_PIXEL (the quality band of a Sentinel-2 or a Landsat product), or a file of polygons or a raster.
+    """
+    mask_action: Literal["exclude", "flag"] | None
+    """exclude leaves out what is masked, and counts its area by its reason; flag analyses it, and states for each
+    finding how much of it is masked.
+    """
+    mask_values: str | Sequence[str] | None
+    """Values of the mask's raster that are masked, such as 3,8,9. Default: those that stand for cloud and shadow; in a
+    file every value but 0.
+    """
     stack: Literal["slices", "montage"] | None
     """How a stack is shown to a model of pictures: slice by slice, or as montages of as many slices as a region has
     tiles, each in a tile, with its number and the side of the patient.
@@ -81,6 +96,8 @@ class Keywords(TypedDict, total=False):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: str | Sequence[str] | None
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    tma: bool | None
+    """Find the cores of tissue microarrays on slides, analyse nothing else, and write cores.csv with a row for each."""
     icc: Literal["ignore", "apply"] | None
     """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
     stored, as nearly all models saw them in training.

@@ -66,6 +66,7 @@ def plan_rows(image: ImagePlan) -> list[Row]:
         *_analysis_rows(image),
         *([("area of interest", _area_text(image, image.user_area))] if image.user_area is not None else []),
         *([("tissue", image.tissue)] if image.tissue else []),
+        *([("mask", f"{image.mask.how} ({image.mask.action})")] if image.mask is not None else []),
         *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
     ]
     if min(image.grid.scale) < 1:

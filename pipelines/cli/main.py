@@ -19,7 +19,9 @@ import typer
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ..object_settings import OBJECTS
 from .check import check_app
+from .features import add_features
 from .models import models_app
+from .overlay import add_overlay_commands
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
 from .train import train_app
@@ -76,6 +78,9 @@ def run_command(settings: "Settings") -> None:
     _print_problems(result.reports, requested=bool(settings.reports))
     print_result(run_text(result, settings.out))
     raise typer.Exit(result.exit_code)
+
+
+add_features(app)
 
 
 @add_command(app, "watch")
@@ -292,6 +297,9 @@ def send_command(
     print_message(", ".join(f"{count} {status}" for status, count in counts.items()))
     if counts["failed"]:
         raise typer.Exit(SOME_FAILED)
+
+
+add_overlay_commands(app)
 
 
 @add_command(app, "plugins")

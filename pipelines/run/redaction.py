@@ -35,7 +35,7 @@ from ...readers.pseudonyms import (
 from ...readers.registry import ScannedFile, neutral_options
 from ...readers.vectors import vector_files
 from ..cli.terminal import filter_output, print_message, visible
-from ..config import Settings
+from ..config import Settings, is_path
 from .run_folder import MANIFEST, SOURCES, RunFolder, StoreError
 from .scanning import reader_options, scan_inputs
 
@@ -73,7 +73,8 @@ class Redactor:
         given = {"key_file": options.get("key_file", ""), "crosswalk": settings.crosswalk}
         pseudonyms = Pseudonyms.of(NameOptions(names="hide", **given))
         paths = [*settings.inputs, settings.schema_file]
-        paths += [settings.area, *vector_files(settings.area)]
+        polygons = (settings.area, *(one for one in (settings.mask, settings.tissue) if is_path(one)))
+        paths += [path for one in polygons for path in (one, *vector_files(one))]
         paths += [path for text in settings.reference for path in (text, text.partition("=")[2])]
         paths += [settings.reader_options.get(option, "") for option in _PATH_OPTIONS]
         paths += further
@@ -118,6 +119,10 @@ class Redactor:
             "area": self.path(settings.area),
             "crosswalk": "" if self.pseudonyms is None else self.pseudonyms.crosswalk_id,
             "schema_file": self.path(settings.schema_file),
+            **{
+                name: self.path(value) if is_path(value) else value
+                for name, value in (("mask", settings.mask), ("tissue", settings.tissue))
+            },
             "reader_options": {key: self.path(value) if key in _PATH_OPTIONS else value for key, value in options},
             "names": "show" if settings.names == "show" else "hide",  # as in all that is written
         }

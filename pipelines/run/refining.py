@@ -29,8 +29,11 @@ from ...readers.image import ImageInfo
 from ...reports.measures import areas_m2, exact_sum
 from ...reports.writer import Change
 from ..object_settings import ALL, Amount, ObjectSettings
+from .analysed import MaskedCores, masked_polygons
 from .object_pixels import mean_intensities
 from .plan import ImagePlan
+
+_ROUNDING: Final = 1e-6  # of a pixel: what shapes that only touch may share
 
 TOO_LARGE: Final = f"not split: the box around it has more than {LARGEST:,} pixels"
 UNREADABLE: Final = "intensities not measured: the image cannot be read as it was"
@@ -90,11 +93,14 @@ class Refiner:
     """Keeps findings until they are read again."""
     original: Callable[[], ImageInfo]
     """The image's metadata with real paths. Raises `LimnerError`."""
+    masked: MaskedCores | None = None
+    """What a mask excludes of the cores of regions; None without one."""
 
     def __post_init__(self) -> None:
         self._account = _Account(self.plan.info)
         sx, sy = self.plan.grid.scale
         self._pixel = sx * sy
+        self._patches: shapely.STRtree | None = None
 
     def __call__(self, found: MergedFindings) -> tuple[MergedFindings, tuple[Change, ...]]:
         """The objects that are made of findings, and what has changed by that."""
@@ -210,7 +216,19 @@ class Refiner:
         if area is not None:
             shapely.prepare(area)
             small[small] = shapely.covers(area, holes[small])
+        if self.masked is not None and small.any():
+            small[small] = ~self._under_mask(holes[small])
         return small
+
+    def _under_mask(self, holes: Objects) -> Flags:
+        """Which holes have a masked pixel, which nobody's finding may cover."""
+        if self._patches is None:
+            self._patches = shapely.STRtree(masked_polygons(() if self.masked is None else self.masked()))
+        hole, patch = self._patches.query(holes, predicate="intersects")
+        shared = shapely.area(shapely.intersection(holes[hole], self._patches.geometries[patch]))
+        found = np.zeros(len(holes), dtype=np.bool_)
+        found[hole[shared > _ROUNDING * self._pixel]] = True
+        return found
 
     def _with_intensities(self, found: MergedFindings) -> MergedFindings:
         try:
