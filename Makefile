@@ -94,6 +94,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/monai_parity.py
 	cd .venv-test && bin/python ../tests/bench/volume_memory.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
+	cd .venv-test && bin/python ../tests/bench/zones_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py
 	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
