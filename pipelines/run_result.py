@@ -105,6 +105,32 @@ class Run:
         """Whether nothing failed."""
         return not self.failures
 
+    def zones(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        id: str = "",  # noqa: A002 - the flag's name
+        layer: str = "",
+        image: str = "",
+        out: str | os.PathLike[str] | None = None,
+    ) -> "pd.DataFrame":
+        """Areas, shares, counts and mean scores by label in each polygon of a file, as `limner zones`.
+
+        A row per zone and image, a GeoDataFrame in the zones' CRS for maps; `attrs["statements"]` is what must be known
+        of them. `id` is the column with the zones' names; `image` is needed for zones in pixels where there are several
+        images. Files are written into the new folder `out`. Raises `RequestError` for zones that cannot be used, and
+        `ReadError` where an image that was analysed in part cannot be read again.
+        """
+        from ..reports.dataframes import zones_frame
+        from .overlay.zones import run_zones, write_zone_files
+
+        table, statements = run_zones(self.record, os.fspath(path), layer=layer, column=id, image=image)
+        if out is not None:
+            write_zone_files(table, Path(out))
+        frame = zones_frame(table)
+        frame.attrs["statements"] = statements
+        return frame
+
     def show(self, image: str | None = None) -> "Picture.Image":
         """The overview of an image with findings and legend; notebooks display it.
 
