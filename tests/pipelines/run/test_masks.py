@@ -11,8 +11,10 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from limner.pipelines.run.run_folder import check_folder
 from limner.pipelines.run_result import Run
 from limner.readers.errors import LimnerError
+from limner.readers.geodesy import areas_m2
 from rasterio.features import shapes
 
 WIDTH, HEIGHT, METRES = 150, 110, 10.0
@@ -308,3 +310,45 @@ def test_the_cloud_model_runs_first(csmask: Path, virginia: Path, tmp_path: Path
     masked = clouds[np.minimum(row, clouds.shape[0] - 1), np.minimum(column, clouds.shape[1] - 1)] > 0
     assert (classes[masked & inside] == 255).all()
     assert sizes(limner.run(virginia, **settings)) == sizes(run)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_cloud_of_a_real_scene(csmask: Path, shared_data: Path, tmp_path: Path) -> None:
+    """Masked with its brighter part, a cloudy scene has the areas of its outlines without that part, to the bit."""
+    del csmask
+    path = shared_data / "geo" / "sentinel2_slovenia_lulc" / "S2_L1C_2015-07-31.tif"
+    if not path.exists():
+        pytest.skip("needs the scenes of Slovenia")
+    with rasterio.open(path) as raster:
+        blue = raster.read(raster.descriptions.index("B02") + 1)
+        cloudy = blue > np.percentile(blue, 55)
+        mask = save(tmp_path / "cloud.tif", np.uint8(cloudy), raster.crs, raster.transform)
+    settings = {"sensor": "sentinel-2-l1c", "model": "csmask", "resolution": "20m", "reports": "summary-csv"}
+    whole = limner.run(path, out=tmp_path / "whole", **settings)
+    run = limner.run(path, out=tmp_path / "masked", mask=mask, **settings)
+    height, width = cloudy.shape
+    rows, columns = range(0, height, 2), range(0, width, 2)
+    clear = shapely.union_all(
+        [
+            shapely.box(x, y, min(x + 2, width), min(y + 2, height))
+            for y in rows
+            for x in columns
+            if not cloudy[min(y + 1, height - 1), min(x + 1, width - 1)]  # the centre's right and lower pixel
+        ]
+    )
+    before, after = outlines(whole), outlines(run)
+    assert set(after) == {"cloud", "land"}
+    placement = run.record.images[0].info.placement
+    for label, found in after.items():
+        clipped = before[label].intersection(clear)
+        assert found.symmetric_difference(clipped).area == 0
+        assert areas_m2([found], placement) == areas_m2([clipped], placement)
+
+
+def test_a_folder_in_which_only_the_cloud_model_has_run_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "out" / "cloud-mask").mkdir(parents=True)
+    check_folder(tmp_path / "out")
+    (tmp_path / "out" / "something else").mkdir()
+    with pytest.raises(LimnerError, match="must be a new folder"):
+        check_folder(tmp_path / "out")
