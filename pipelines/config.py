@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -21,10 +21,9 @@ from pydantic import (
 )
 
 from ..readers.errors import RequestError, did_you_mean, excerpt
-from ..readers.plugins import Group, installed
 from .object_settings import OBJECTS, ObjectSettings
 from .resolution import Resolution
-from .settings_files import presets, read_preset, read_settings
+from .settings_files import read_preset, read_settings
 from .slice_choice import SliceChoice
 
 HD_NUM = range(1, 66)
@@ -179,6 +178,8 @@ class Settings(BaseModel):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    tma: bool = False
+    """Find the cores of tissue microarrays on slides, analyse nothing else, and write cores.csv with a row for each."""
     icc: Literal["ignore", "apply"] = "ignore"
     """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
     stored, as nearly all models saw them in training.
@@ -475,31 +476,3 @@ def _as_request_error(error: ValidationError, sources: Mapping[str, str]) -> Req
 def is_path(value: str) -> bool:
     """Whether the value of `mask` or `tissue` is a path, and none of the words that they know."""
     return value not in {"", "auto", "off", CLOUD_MODEL, *QUALITY_BANDS}
-
-
-def flag_of(name: str) -> str:
-    """A setting's flag as Markdown code, such as `--hd-num`; inputs have none."""
-    if name == "inputs":
-        return "`INPUTS...`"
-    flag = name.replace("_", "-")
-    return f"`--{flag}`, `--no-{flag}`" if Settings.model_fields[name].annotation is bool else f"`--{flag}`"
-
-
-def known_values(name: str) -> list[str]:
-    """The possible values of a setting, [] where they cannot be listed: for help, completion and documents."""
-    annotation = Settings.model_fields[name].annotation
-    if get_origin(annotation) is Literal:
-        return [value for value in get_args(annotation) if value]
-    if name == "sensor":
-        from ..readers.raster.bands import SENSORS
-
-        return list(SENSORS)
-    if name == "model":
-        from ..model.checkpoints.cards import shipped_cards
-
-        others = sorted(set(installed("limner.annotators")) - {"segment"})
-        return [*shipped_cards(), *(f"{annotator}:" for annotator in others), "none"]
-    if name == "preset":
-        return presets()
-    groups: dict[str, Group] = {"reader": "limner.readers", "reports": "limner.writers"}
-    return [entry for entry in installed(groups[name]) if entry != "array"] if name in groups else []

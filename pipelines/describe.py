@@ -10,6 +10,7 @@ from ..readers.geometry import crs_name
 from ..readers.image import ImageInfo, Kind
 from ..readers.raster.radiometry import VALUES
 from ..readers.registry import ScannedFile
+from ..readers.slide.tma import CoreGrid
 from .cli.terminal import indent, table, visible
 from .run.analysis_scale import format_pixel_size, ground_metres
 
@@ -180,6 +181,7 @@ def _slide_rows(info: ImageInfo) -> list[Row]:
         *((name, facts[name]) for name in ("stain", "organ") if name in facts),
         *([("levels", facts["levels"])] if "levels" in facts else []),
         *([("icc", facts["icc_profile"])] if "icc_profile" in facts else []),
+        *([("cores", grid.text())] if (grid := CoreGrid.of(info)) is not None else []),
         *([("scene", ", ".join(facts[key] for key in _SCENE if key in facts))] if "scene" in facts else []),
         _channels(info),
     ]

@@ -96,6 +96,8 @@ class Keywords(TypedDict, total=False):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: str | Sequence[str] | None
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    tma: bool | None
+    """Find the cores of tissue microarrays on slides, analyse nothing else, and write cores.csv with a row for each."""
     icc: Literal["ignore", "apply"] | None
     """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
     stored, as nearly all models saw them in training.

@@ -156,6 +156,9 @@ class ImageRecord:
     """The regions of a map or slide that were analysed, with where their cores (H, W) in grid pixels were: None for all
     of it. A mask is read from the image again, at each call. Raises `LimnerError` where that cannot be read."""
 
+    outlines: Callable[[], Iterator[npt.NDArray[np.object_]]] | None = None
+    """The analysed polygons in level-0 pixels, some at a time, where they are known and `analysed` is not."""
+
     masked: Callable[[], Iterator[tuple[Region, Mask]]] | None = None
     """The regions of which something lies under the run's mask, such as one of cloud, with what of their cores (H, W)
     in grid pixels; None for a run without one. Read from the run folder at each call."""

@@ -21,6 +21,7 @@ from ..object_settings import OBJECTS
 from .check import check_app
 from .features import add_features
 from .models import models_app
+from .overlay import add_overlay_commands
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
 from .train import train_app
@@ -296,6 +297,9 @@ def send_command(
     print_message(", ".join(f"{count} {status}" for status, count in counts.items()))
     if counts["failed"]:
         raise typer.Exit(SOME_FAILED)
+
+
+add_overlay_commands(app)
 
 
 @add_command(app, "plugins")

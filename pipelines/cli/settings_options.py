@@ -8,7 +8,8 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ...readers.errors import RequestError
-from ..config import Settings, known_values
+from ..config import Settings
+from ..setting_values import known_values
 
 READING = (
     *("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel"),

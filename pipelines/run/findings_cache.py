@@ -17,6 +17,7 @@ from ...readers.errors import excerpt
 from ...readers.image import ImageInfo
 from ...reports.writer import Change
 from ..object_settings import ObjectSettings
+from .analysed import MaskedCores
 from .parts import PartWriter, StoredChunk
 from .plan import ImagePlan
 from .refining import Refiner
@@ -46,9 +47,16 @@ class FindingsCache:
     """By image; what they hold of the parts is forgotten when another one is asked for."""
 
     def get(
-        self, plan: ImagePlan, entries: Sequence[Entry], original: Callable[[], ImageInfo]
+        self,
+        plan: ImagePlan,
+        entries: Sequence[Entry],
+        original: Callable[[], ImageInfo],
+        masked: MaskedCores | None = None,
     ) -> tuple[MergedFindings, tuple[Change, ...]]:
-        """The findings of an image, and what the settings of objects changed of them. Raises `StoreError`."""
+        """The findings of an image, and what the settings of objects changed of them. Raises `StoreError`.
+
+        `original` gives the image's metadata with real paths, `masked` what a mask excludes.
+        """
         name = plan.info.id
         if next(reversed(self.merged), None) != name:
             for other in self.merged.values():
@@ -59,7 +67,7 @@ class FindingsCache:
             try:
                 chunks = [_Placed(chunk, plan.info) for chunk in self.chunks(entries)]
                 found = merge_chunks(chunks, plan.info, plan.area)
-                self.merged[name] = _refined(found, plan, self.settings, original)
+                self.merged[name] = _refined(found, plan, self.settings, original, masked)
             except (ShapelyError, ValueError) as error:
                 raise StoreError(
                     self.source,
@@ -72,11 +80,15 @@ class FindingsCache:
 
 
 def _refined(
-    found: MergedFindings, plan: ImagePlan, settings: ObjectSettings, original: Callable[[], ImageInfo]
+    found: MergedFindings,
+    plan: ImagePlan,
+    settings: ObjectSettings,
+    original: Callable[[], ImageInfo],
+    masked: MaskedCores | None,
 ) -> _Objects:
     """The objects of an image; many are kept in a temporary folder."""
     if len(found) <= _IN_MEMORY:
-        return _Objects(*Refiner(plan, settings, lambda table: table, original)(found))
+        return _Objects(*Refiner(plan, settings, lambda table: table, original, masked)(found))
     folder = tempfile.TemporaryDirectory(prefix="limner-objects-")
     with PartWriter(Path(folder.name)) as writer:
 
@@ -86,7 +98,7 @@ def _refined(
             part = writer.write_findings(table)
             return _Kept(StoredChunk(Path(folder.name), part, [(0, len(table))]), folder)
 
-        return _Objects(*Refiner(plan, settings, keep, original)(found))
+        return _Objects(*Refiner(plan, settings, keep, original, masked)(found))
 
 
 @dataclass(frozen=True, slots=True)

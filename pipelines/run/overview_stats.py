@@ -34,6 +34,8 @@ from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb
 from ...readers.slide.padding import find_padding
 from ...readers.slide.staining import measure_stain
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.slide.tma import FACT as TMA
+from ...readers.slide.tma import find_cores
 from ...readers.vectors import split_layer
 from ..config import Settings, is_path
 from .tissue import GivenTissue, mask_to_polygons, read_tissue
@@ -53,6 +55,7 @@ NO_TISSUE = "no tissue"
 OUTSIDE_OR_NO_TISSUE = "outside the area of interest, or no tissue"
 
 
+_CORE_REACH = 0.75  # of a core's diameter: how far from its middle its tissue is analysed
 _WRONG_VALUES = 0.9  # of the overview's values: then it is their quantity that is wrong
 
 
@@ -188,6 +191,7 @@ def compute_overview_stats(
         roi = find_roi(info, settings, overview, tissue, given)
         if tissue is not None:
             info = _with_stain(info, overview, tissue)
+            info, roi = _with_cores(info, roi, tissue.mask) if settings.tma else (info, roi)
         note = offset_note(*numbers) if fault is None else str(fault)
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
@@ -355,6 +359,24 @@ def _with_stain(info: ImageInfo, overview: ReducedImage, tissue: Tissue) -> Imag
     stain, evidence = measure_stain(overview.pixels, tissue.mask, overview.valid)
     facts = (("stain_measured", stain), ("stain_evidence", evidence)) if stain else ()
     return replace(info, facts=(*info.facts, *facts))
+
+
+def _with_cores(info: ImageInfo, roi: RegionOfInterest, mask: Mask) -> tuple[ImageInfo, RegionOfInterest]:
+    """The metadata of a slide with the cores in the user's area, and the tissue of these as the region of interest.
+
+    Raises `ReadError` where they are in no grid.
+    """
+    inside = mask if roi.user_area is None else mask & polygon_mask(roi.user_area, mask.shape, roi.scale)
+    grid = find_cores(inside, roi.scale, info.id or info.uri)
+    present = [core for core in grid.cores if not core.missing]
+    discs = [shapely.Point(core.x, core.y).buffer(_CORE_REACH * grid.diameter) for core in present]
+    cells = [shapely.Polygon(grid.cell(core)) for core in present]
+    area = shapely.union_all([disc & cell for disc, cell in zip(discs, cells, strict=True)])
+    if roi.tissue is not None:
+        shared = shapely.get_parts(shapely.intersection(area, roi.tissue), return_index=False)
+        area = shapely.union_all([part for part in shared if part.geom_type == "Polygon"])
+    method = f"{roi.tissue_method}; of it the {grid.text()}".removeprefix("; of it ")
+    return replace(info, facts=(*info.facts, (TMA, grid.to_text()))), replace(roi, tissue=area, tissue_method=method)
 
 
 def find_roi(

@@ -23,15 +23,20 @@ from ...model.findings_table import Chunk, FindingsTable, Flags, Floats, Index, 
 from ...model.merged_findings import BATCH, MergedFindings, arranged, connected
 from ...model.objects.borders import MOST_VERTICES, fill_holes, simplify, smooth
 from ...model.objects.edge import find_strips, without_strips
+from ...model.objects.outlines import follow_pixels
 from ...model.objects.watershed import LARGEST, split
 from ...readers.errors import LimnerError
 from ...readers.image import ImageInfo
 from ...reports.measures import areas_m2, exact_sum
 from ...reports.writer import Change
 from ..object_settings import ALL, Amount, ObjectSettings
+from .analysed import MaskedCores, masked_polygons
 from .object_pixels import mean_intensities
 from .plan import ImagePlan
 
+_ROUNDING: Final = 1e-6  # of a pixel: what shapes that only touch may share
+
+NO_AREAS: Final = "nothing changed: no finding is an area of a class map"
 TOO_LARGE: Final = f"not split: the box around it has more than {LARGEST:,} pixels"
 UNREADABLE: Final = "intensities not measured: the image cannot be read as it was"
 TOO_MANY: Final = f"outlines not changed: those that touch have more than {MOST_VERTICES:,} vertices"
@@ -90,17 +95,23 @@ class Refiner:
     """Keeps findings until they are read again."""
     original: Callable[[], ImageInfo]
     """The image's metadata with real paths. Raises `LimnerError`."""
+    masked: MaskedCores | None = None
+    """What a mask excludes of the cores of regions; None without one."""
 
     def __post_init__(self) -> None:
         self._account = _Account(self.plan.info)
         sx, sy = self.plan.grid.scale
         self._pixel = sx * sy
+        self._patches: shapely.STRtree | None = None
 
     def __call__(self, found: MergedFindings) -> tuple[MergedFindings, tuple[Change, ...]]:
         """The objects that are made of findings, and what has changed by that."""
         of, settings = self.plan, self.settings
         if of.spec.volume is not None or not len(found):
             return found, ()
+        if settings.chosen and not any(table.is_area.any() for _, table in _batches(found)):
+            self._account.mention(NO_AREAS, [""])
+            return found, self._account.changes()
         found = self._without_strips(found)
         found = self._without_small(found)
         if settings.fill_holes or settings.instances:
@@ -210,7 +221,19 @@ class Refiner:
         if area is not None:
             shapely.prepare(area)
             small[small] = shapely.covers(area, holes[small])
+        if self.masked is not None and small.any():
+            small[small] = ~self._under_mask(holes[small])
         return small
+
+    def _under_mask(self, holes: Objects) -> Flags:
+        """Which holes have a masked pixel, which nobody's finding may cover."""
+        if self._patches is None:
+            self._patches = shapely.STRtree(masked_polygons(() if self.masked is None else self.masked()))
+        hole, patch = self._patches.query(holes, predicate="intersects")
+        shared = shapely.area(shapely.intersection(holes[hole], self._patches.geometries[patch]))
+        found = np.zeros(len(holes), dtype=np.bool_)
+        found[hole[shared > _ROUNDING * self._pixel]] = True
+        return found
 
     def _with_intensities(self, found: MergedFindings) -> MergedFindings:
         try:
@@ -239,7 +262,7 @@ class Refiner:
                     chunks.append(self.keep(table))
                 continue
             table = found.take(rows)
-            here = np.flatnonzero(table.is_area & _polygons(table))
+            here = np.flatnonzero(table.is_area & follow_pixels(table.geometries, self.plan.grid))
             shapes = table.geometries.copy()
             for plane in np.unique(table.plane[here]).tolist():
                 of = here[table.plane[here] == plane]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -313,11 +314,14 @@ def _image_record(
             if read is not None:
                 yield region, read
 
+    masked = None if plan.mask is None else partial(masked_cores, plan, found, _kept(raster))
+    excluded = masked if plan.mask is not None and plan.mask.excludes else None
+    objects = partial(cache.get, plan, done, original, excluded)
     return ImageRecord(
         info=plan.info,
-        findings=lambda: cache.get(plan, done, original)[0],
-        changes=lambda: cache.get(plan, done, original)[1],
-        overview=lambda: overview_picture(plan, original, lambda: cache.get(plan, done, original)[0].planes, scratch),
+        findings=lambda: objects()[0],
+        changes=lambda: objects()[1],
+        overview=lambda: overview_picture(plan, original, lambda: objects()[0].planes, scratch),
         areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         analysis=_analysis_summary(plan) | ({"Objects": text} if (text := cache.settings.text) else {}),
@@ -328,7 +332,7 @@ def _image_record(
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
         analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original, _kept(raster)),
-        masked=None if plan.mask is None else lambda: masked_cores(plan, found, _kept(raster)),
+        masked=masked,
         mask_excludes=plan.mask is None or plan.mask.excludes,
         grid=plan.grid,
         probabilities=probabilities if kept else None,

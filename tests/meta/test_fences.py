@@ -45,10 +45,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "h5py": ("reports/features.py",),
     "pyarrow": (
         "pipelines/run/*",
-        *(f"reports/{name}.py" for name in ("geoparquet", "flatgeobuf", "features", "pmtiles")),
+        *(f"reports/{name}.py" for name in ("geoparquet", "flatgeobuf", "features", "pmtiles", "overlay/zone_files")),
     ),
     "pyogrio": ("reports/*", "readers/vectors.py"),
-    "pandas": ("reports/*", "pipelines/run_result.py"),
+    "pandas": ("reports/*", "pipelines/run_result.py", "pipelines/overlays.py", "pipelines/overlay/compare.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*", "readers/slide/icc.py"),
     "matplotlib": ("pipelines/train/*",),
     "nibabel": ("reports/*",),

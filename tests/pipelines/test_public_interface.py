@@ -14,7 +14,7 @@ import pytest
 from limner.pipelines.config import Settings
 from limner.readers.errors import LimnerError, RequestError
 
-NAMES = ["Run", "__version__", "annotate", "open", "plan", "run", "scan", "watch"]
+NAMES = ["Run", "__version__", "annotate", "compare", "merge", "open", "plan", "run", "scan", "watch"]
 
 
 def test_the_public_names() -> None:

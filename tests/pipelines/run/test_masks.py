@@ -11,8 +11,10 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from limner.pipelines.run.run_folder import check_folder
 from limner.pipelines.run_result import Run
 from limner.readers.errors import LimnerError
+from limner.readers.geodesy import areas_m2
 from rasterio.features import shapes
 
 WIDTH, HEIGHT, METRES = 150, 110, 10.0
@@ -120,6 +122,19 @@ def test_what_is_flagged_is_analysed_and_counted(tmp_path: Path, analyse: Callab
     valid = sizes(whole)["analysed", ""]
     assert sizes(run)["analysed", ""] + sizes(run)["analysed", "under the mask"] == valid
     assert run.summary["analysed_px"][0] == valid
+
+
+def test_holes_that_a_mask_leaves_are_not_filled(tmp_path: Path, analyse: Callable[..., Run]) -> None:
+    masked = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    masked[22:110:11, 5:150:9] = 1
+    path = save(tmp_path / "dots.tif", masked)
+    run = analyse("filled", mask=path, fill_holes="all")
+    dots = shapely.union_all([shapely.geometry.shape(one) for one, _ in shapes(masked, mask=masked > 0)])
+    found = outlines(run)
+    assert all(one.intersection(dots).area == 0 for one in found.values())
+    assert sum(len(part.interiors) for one in found.values() for part in shapely.get_parts(one)) > 5
+    flagged = outlines(analyse("flagged", mask=path, mask_action="flag", fill_holes="all"))
+    assert sum(one.intersection(dots).area for one in flagged.values()) > 20
 
 
 def test_tiles_state_the_share_that_is_masked(scene: Path, per_tile: str, tmp_path: Path) -> None:
@@ -289,9 +304,51 @@ def test_the_cloud_model_runs_first(csmask: Path, virginia: Path, tmp_path: Path
     with rasterio.open(tmp_path / "out" / name) as raster:
         classes, fine = raster.read(1), raster.transform
     y, x = np.indices(classes.shape)
-    world = fine * (x + 0.5, y + 0.5)
-    column, row = (np.floor(np.round(one, 6)).astype(int) for one in ~coarse * world)
+    world = fine @ (x + 0.5, y + 0.5)
+    column, row = (np.floor(np.round(one, 6)).astype(int) for one in ~coarse @ world)
     inside = (column < clouds.shape[1]) & (row < clouds.shape[0])
     masked = clouds[np.minimum(row, clouds.shape[0] - 1), np.minimum(column, clouds.shape[1] - 1)] > 0
     assert (classes[masked & inside] == 255).all()
     assert sizes(limner.run(virginia, **settings)) == sizes(run)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_cloud_of_a_real_scene(csmask: Path, shared_data: Path, tmp_path: Path) -> None:
+    """Masked with its brighter part, a cloudy scene has the areas of its outlines without that part, to the bit."""
+    del csmask
+    path = shared_data / "geo" / "sentinel2_slovenia_lulc" / "S2_L1C_2015-07-31.tif"
+    if not path.exists():
+        pytest.skip("needs the scenes of Slovenia")
+    with rasterio.open(path) as raster:
+        blue = raster.read(raster.descriptions.index("B02") + 1)
+        cloudy = blue > np.percentile(blue, 55)
+        mask = save(tmp_path / "cloud.tif", np.uint8(cloudy), raster.crs, raster.transform)
+    settings = {"sensor": "sentinel-2-l1c", "model": "csmask", "resolution": "20m", "reports": "summary-csv"}
+    whole = limner.run(path, out=tmp_path / "whole", **settings)
+    run = limner.run(path, out=tmp_path / "masked", mask=mask, **settings)
+    height, width = cloudy.shape
+    rows, columns = range(0, height, 2), range(0, width, 2)
+    clear = shapely.union_all(
+        [
+            shapely.box(x, y, min(x + 2, width), min(y + 2, height))
+            for y in rows
+            for x in columns
+            if not cloudy[min(y + 1, height - 1), min(x + 1, width - 1)]  # the centre's right and lower pixel
+        ]
+    )
+    before, after = outlines(whole), outlines(run)
+    assert set(after) == {"cloud", "land"}
+    placement = run.record.images[0].info.placement
+    for label, found in after.items():
+        clipped = before[label].intersection(clear)
+        assert found.symmetric_difference(clipped).area == 0
+        assert areas_m2([found], placement) == areas_m2([clipped], placement)
+
+
+def test_a_folder_in_which_only_the_cloud_model_has_run_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "out" / "cloud-mask").mkdir(parents=True)
+    check_folder(tmp_path / "out")
+    (tmp_path / "out" / "something else").mkdir()
+    with pytest.raises(LimnerError, match="must be a new folder"):
+        check_folder(tmp_path / "out")
