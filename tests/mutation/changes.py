@@ -60,9 +60,10 @@ def _changes(tree: ast.Module) -> Iterator[tuple[ast.AST, Change]]:
 def _half_periods(node: ast.AST) -> Iterator[ast.AST]:
     """The sum of (x + 180) % 360, which is (x - 180) % 360 as well."""
     match node:
-        case ast.BinOp(ast.BinOp(_, ast.Add() | ast.Sub(), ast.Constant(half)) as moved, ast.Mod(), ast.Constant(full)):
-            if full == 2 * half:
-                yield moved
+        case ast.BinOp(
+            ast.BinOp(_, ast.Add() | ast.Sub(), ast.Constant(float(half))) as moved, ast.Mod(), ast.Constant(full)
+        ) if full == 2 * half:
+            yield moved
         case _:
             pass
 

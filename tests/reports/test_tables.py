@@ -116,6 +116,13 @@ def test_unknown_coordinates_are_empty_cells(image: MakeImage, record: MakeRecor
     assert [plain[key] for key in unknown] == [""] * 8
 
 
+def test_only_a_text_may_be_cut(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    texts = (("said", True), ("said", False), ("", False))
+    found = [Finding("land", shapely.box(0, 0, 1, 1), "box", text=text, text_cut=cut) for text, cut in texts]
+    (path,) = FindingsCsv().write(record(image("plain", Placement.pixels(), found)), out)
+    assert [row["cut"] for row in rows(path)] == ["true", "false", ""]
+
+
 def test_each_kind_of_image_has_its_own_units_and_leaves_the_others_empty(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
@@ -400,7 +407,7 @@ def test_regions_add_no_area_to_their_tiles(
 ) -> None:
     tiles = [Finding("land", shapely.box(x, 0, x + 10, 10), "tile", 0.9) for x in (0, 10)]
     region = Finding("land", shapely.box(0, 0, 20, 10), "region", 0.8)
-    for result, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), (tiles[:1], "100.00")):
+    for result, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), ([tiles[0], region], "100.00")):
         one = image("a", placement(32618, 10, 0, 4e5, 0, -10, 4e6), result)
         SummaryCsv().write(record(one, labels=("land",)), out)
         row = rows(out / "areas.csv")[0]
