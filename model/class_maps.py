@@ -13,6 +13,7 @@ would take minutes on a large map.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -175,20 +176,9 @@ def polygonise(
     Polygons are valid, have whole-numbered vertices only where their outline turns, and partition `keep_mask`. Sums are
     exact in steps of 2^-24, so a mean does not depend on what else is on the map.
     """
-    from rasterio.features import shapes
-
-    corners: list[tuple[float, float]] = []
-    rings, polygons, values = [0], [0], list[int]()
-    for traced, value in shapes(classes, mask=keep_mask, connectivity=4):
-        for ring in traced["coordinates"]:
-            corners += ring
-            rings.append(len(corners))
-        polygons.append(len(rings) - 1)
-        values.append(int(value))
-    if not values:
+    outlines, values, xy, rings, polygons = trace(classes, keep_mask)
+    if not len(outlines):
         return []
-    xy = np.asarray(corners, dtype=np.float64)
-    outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (np.asarray(rings), np.asarray(polygons)))
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)
     table = np.zeros((classes.shape[0] + 1, classes.shape[1] + 1), dtype=np.int64)
     inner = table[1:, 1:]
@@ -196,11 +186,46 @@ def polygonise(
         line[...] = np.rint(row * np.float32(STEPS))
     np.cumsum(inner, axis=0, out=inner)
     np.cumsum(inner, axis=1, out=inner)
-    totals = _polygon_sums(table, xy.astype(np.intp), np.asarray(rings), np.asarray(polygons))
+    totals = _polygon_sums(table, xy.astype(np.intp), rings, polygons)
     return [
         ClassPolygon(value, outline, count, total / STEPS / count)
-        for value, outline, count, total in zip(values, outlines, pixels.tolist(), totals.tolist(), strict=True)
+        for value, outline, count, total in zip(
+            values.tolist(), outlines, pixels.tolist(), totals.tolist(), strict=True
+        )
     ]
+
+
+class Traced(NamedTuple):
+    """The 4-connected patches of a map."""
+
+    outlines: npt.NDArray[np.object_]
+    """(N,) valid polygons in pixel corners, whose vertices are where the outline turns."""
+    values: npt.NDArray[np.int64]
+    """(N,) the map's values."""
+    xy: npt.NDArray[np.float64]
+    """The vertices of all."""
+    rings: npt.NDArray[np.intp]
+    """Where each ring begins among `xy`, and the last one ends."""
+    polygons: npt.NDArray[np.intp]
+    """Where each polygon begins among `rings`, and the last one ends."""
+
+
+def trace(values: npt.NDArray[np.uint8] | npt.NDArray[np.int32], mask: npt.NDArray[np.bool_]) -> Traced:
+    """Trace all 4-connected patches of equal values of a map (H, W) within a mask."""
+    from rasterio.features import shapes
+
+    corners: list[tuple[float, float]] = []
+    rings, polygons, found = [0], [0], list[int]()
+    for traced, value in shapes(values, mask=mask, connectivity=4):
+        for ring in traced["coordinates"]:
+            corners += ring
+            rings.append(len(corners))
+        polygons.append(len(rings) - 1)
+        found.append(int(value))
+    xy = np.asarray(corners, dtype=np.float64).reshape(-1, 2)
+    offsets = np.asarray(rings), np.asarray(polygons)
+    outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, offsets) if found else np.empty(0, object)
+    return Traced(outlines, np.asarray(found, dtype=np.int64), xy, *offsets)
 
 
 def draw_labels(answers: Sequence[Answer], codes: Mapping[str, int], shape: tuple[int, int]) -> npt.NDArray[np.int16]:

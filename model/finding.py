@@ -97,9 +97,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a region's core was analysed, has no valid pixel, or lies outside the region of interest.
+    """How much of a region's core was analysed, has no valid pixel, is outside the region of interest, or is masked.
 
-    In level-0 pixels, and in square metres on the ellipsoid where the placement is known (else None). The three add up
+    In level-0 pixels, and in square metres on the ellipsoid where the placement is known (else None). The four add up
     to the core.
     """
 
@@ -109,6 +109,9 @@ class Coverage:
     invalid_m2: float | None = None
     outside_px: float = 0.0
     outside_m2: float | None = None
+    masked_px: float = 0.0
+    """Under a mask, whether that was analysed or not; not counted as valid."""
+    masked_m2: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

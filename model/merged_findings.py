@@ -4,7 +4,7 @@
 # pyright: reportUnknownArgumentType=false
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final, Self, get_args, overload
@@ -77,6 +77,10 @@ class MergedFindings(Sequence[Finding]):
         """The findings at some places, in the given order."""
         return in_normal_form(self._chunks.take(self._chunk[places], self._row[places]))
 
+    def subset(self, kept: Flags, planes: tuple[int, ...]) -> Self:
+        """Those that are kept, which are on these planes, in the same order."""
+        return replace(self, _chunk=self._chunk[kept], _row=self._row[kept], planes=planes)
+
     def __len__(self) -> int:
         return len(self._row)
 
@@ -92,6 +96,12 @@ class MergedFindings(Sequence[Finding]):
     def __iter__(self) -> Iterator[Finding]:
         for start in range(0, len(self), BATCH):
             yield from self[start : start + BATCH]
+
+
+def arranged(chunks: Sequence[Chunk]) -> MergedFindings:
+    """The findings of chunks, which are merged already, in the order of reports."""
+    rows = Rows.of(chunks)
+    return rows.merged(np.ones(len(rows.row), dtype=np.bool_), FindingsTable.of(()))
 
 
 def columnar(findings: Sequence[Finding]) -> "FindingsTable | MergedFindings":
@@ -229,8 +239,13 @@ def in_normal_form(table: FindingsTable) -> FindingsTable:
 _STRIP: Final = 50_000
 
 
-def connected(bounds: Floats, group: npt.NDArray[np.int64]) -> Index:
-    """A number for each box (N, 4), the same for all of a group that touch, by way of others too."""
+def connected(
+    bounds: Floats, group: npt.NDArray[np.int64], touch: Callable[[Index, Index], Flags] | None = None
+) -> Index:
+    """A number for each box (N, 4), the same for all of a group that touch, by way of others too.
+
+    `touch` tells of boxes that touch, by their places, whether what is in them does.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -240,7 +255,10 @@ def connected(bounds: Floats, group: npt.NDArray[np.int64]) -> Index:
         here = np.concatenate([waiting, order[start:stop]])
         boxes = shapely.box(*bounds[here].T)
         a, b = here[shapely.STRtree(boxes).query(boxes, predicate="intersects")]
-        pairs.append(np.stack([a, b])[:, (a < b) & (group[a] == group[b])])
+        beside = (a < b) & (group[a] == group[b])
+        if touch is not None:
+            beside[beside] = touch(a[beside], b[beside])
+        pairs.append(np.stack([a, b])[:, beside])
         if stop < len(order):  # those that reach the next strip
             waiting = here[(group[here] == group[order[stop]]) & (bounds[here, 3] >= bounds[order[stop], 1])]
     a, b = np.concatenate(pairs, axis=1)

@@ -99,11 +99,11 @@ def _merge_area(pieces: Sequence[Finding], whole: Polygon) -> Finding:
         score = math.fsum(s * w for s, w in zip(scores, weights, strict=True)) / math.fsum(weights)
     names = sorted({name for piece in pieces for name in piece.numbers})
     numbers = {name: math.fsum(piece.numbers.get(name, 0.0) for piece in pieces) for name in names}
-    rings = [_corners(shapely.get_coordinates(ring)) for ring in shapely.get_rings(whole)]
+    rings = [corners(shapely.get_coordinates(ring)) for ring in shapely.get_rings(whole)]
     return replace(pieces[0], geometry=Polygon(rings[0], rings[1:]), score=score, numbers=numbers)
 
 
-def _corners(ring: Points) -> Points:
+def corners(ring: Points) -> Points:
     """A closed ring (N, 2) → its vertices (M, 2) where it turns, open: a union leaves some on straight edges."""
     here = ring[:-1]
     before, after = np.roll(here, 1, axis=0), np.roll(here, -1, axis=0)

@@ -32,7 +32,7 @@ from ..readers.image import Image, Mask, Pixels
 from ..readers.orientation import UPRIGHT
 from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render, visibility
-from .annotator import Answer, InputSpec, View
+from .annotator import Answer, InputSpec, Masked, View
 from .finding import Coverage, Finding
 from .montage import MontageImage
 from .scores import require_finite
@@ -51,18 +51,20 @@ def read_view(
     *,
     stretch: Stretch | None = None,
     roi: BaseGeometry | None = None,
+    masked: Masked | None = None,
 ) -> View:
     """Read a region once and cut it into the tiles of `spec`.
 
     `image` is open with exactly the spec's bands, in their order, or with the stretch's channels where the spec is
-    rendered RGB. `roi` is a region of interest in level-0 pixels: a pixel counts where its centre lies inside. Raises
-    `ReadError` where the pixels cannot be read, `ValueError` where image, region and spec do not belong together.
+    rendered RGB. `roi` is a region of interest in level-0 pixels: a pixel counts where its centre lies inside. A model
+    sees what is `masked`, but where that is excluded no answer is kept. Raises `ReadError` where the pixels cannot be
+    read, `ValueError` where image, region and spec do not belong together.
     """
     grid = TileGrid.exact(*region.tiles, tile=spec.tile, overlap=2 * spec.halo)
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    native, valid = _read_native(image, region)
+    native, valid = read_native(image, region)
     visible = spec.bands is not None or stretch is None or visibility(image.info, native, valid, stretch) != "nothing"
     values = None
     if spec.bands is None:
@@ -75,6 +77,8 @@ def read_view(
     keep = np.zeros(valid.shape, dtype=np.bool_)
     core = core_window(region)
     keep[core] = valid[core] & roi_mask(region, roi)
+    if masked is not None and masked.exclude:
+        keep &= ~masked.pixels
     larger = _enlarged_grid(region, spec)
     if larger is not None:
         grid, (width, height) = larger, larger.source
@@ -90,6 +94,7 @@ def read_view(
         keep_mask=keep,
         global_view=squash_to_tile(tiles.whole.astype(np.float32), spec.tile) if spec.overall else None,
         visible=visible,
+        masked=masked,
     )
 
 
@@ -98,7 +103,7 @@ def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch 
 
     Raises as `read_view` does.
     """
-    native, valid = _read_native(image, region)
+    native, valid = read_native(image, region)
     if spec.bands is None:
         return _render(region, native, valid, stretch), valid
     values = PhysicalValues.of(image, spec.bands, spec.quantity)
@@ -114,7 +119,7 @@ def read_core_mask(
     return valid[core_window(region)] & roi_mask(region, roi)
 
 
-def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
+def read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
     """Native pixels (H, W, C) of a region, upright, and where they are valid (H, W)."""
     turned = region.grid.orientation
     pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
@@ -208,14 +213,17 @@ def core_window(region: Region) -> tuple[slice, slice]:
     return rows, columns
 
 
-def roi_mask(region: Region, roi: BaseGeometry | None) -> Mask:
+def roi_mask(region: Region, roi: BaseGeometry | None, *, whole: bool = False) -> Mask:
     """Where the centres of the core's grid pixels lie inside `roi` (level-0 pixels): booleans of the core's shape.
 
+    With `whole` those of the region's box, of its shape.
     Blocks that are wholly inside or outside are decided at once, so that only the ROI's border costs time. A centre on
     the border itself is outside.
     """
     c, r = region.columns, region.rows
-    mask = np.zeros((r.core_stop - r.core_start, c.core_stop - c.core_start), dtype=np.bool_)
+    left, right = (c.start, c.stop) if whole else (c.core_start, c.core_stop)
+    top, bottom = (r.start, r.stop) if whole else (r.core_start, r.core_stop)
+    mask = np.zeros((bottom - top, right - left), dtype=np.bool_)
     if roi is None:
         mask[...] = True
         return mask
@@ -223,7 +231,7 @@ def roi_mask(region: Region, roi: BaseGeometry | None) -> Mask:
     if turned != UPRIGHT:
         roi = shapely.transform(roi, lambda xy: turned.to_upright(xy, region.grid.size))
     shapely.prepare(roi)
-    x, y = np.arange(c.core_start, c.core_stop + 1) * sx, np.arange(r.core_start, r.core_stop + 1) * sy
+    x, y = np.arange(left, right + 1) * sx, np.arange(top, bottom + 1) * sy
     centre_x, centre_y = x[:-1] + sx / 2, y[:-1] + sy / 2
     undecided = [(0, len(centre_y), 0, len(centre_x))]
     while undecided:
@@ -250,6 +258,13 @@ def _to_canvas_mask(mask: Mask, grid: TileGrid) -> Mask:
     found = np.zeros(grid.size[::-1], dtype=np.bool_)
     found[y0:y1, x0:x1] = mask[np.ix_(y, x)]
     return found
+
+
+def to_canvas_mask(mask: Mask, view: View) -> Mask:
+    """A mask of the pixels (H, W) of a view's region as one of its canvas: the inverse of `to_region_mask`."""
+    if view.grid.source == view.grid.size == view.region.size:
+        return mask
+    return _to_canvas_mask(mask, view.grid)
 
 
 def to_region_mask(mask: Mask, view: View) -> Mask:
@@ -300,9 +315,10 @@ def kept_tiles(view: View) -> list[KeptTile]:
 def measure_coverage(
     view: View, placement: Placement, roi: BaseGeometry | None = None, *, invalid_first: bool = False
 ) -> Coverage:
-    """How much of a view's core counts, is not valid, or lies outside the `roi` with which it was read.
+    """How much of a view's core counts, is not valid, lies outside the `roi` with which it was read, or is masked.
 
-    A pixel that is both invalid and outside counts as outside, with `invalid_first` as invalid.
+    A pixel that is both invalid and outside counts as outside, with `invalid_first` as invalid; masked are only pixels
+    that are neither.
     Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
     shared out by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
     placement does not have them.
@@ -311,19 +327,22 @@ def measure_coverage(
     valid = to_region_mask(join_tiles(view.valid, view.grid), view)[core]
     inside = roi_mask(region, roi)
     invalid, outside = (~valid, ~inside & valid) if invalid_first else (inside & ~valid, ~inside)
+    masked = np.zeros_like(valid) if view.masked is None else view.masked.pixels[core] & valid & inside
     width, height = region.grid.shape
     x_cuts, y_cuts = _block_cuts(region.columns, width), _block_cuts(region.rows, height)
     boxes = _block_boxes(region, x_cuts, y_cuts)
     cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
     shares = [
         _count(mask, x_cuts - x_cuts[0], y_cuts - y_cuts[0]) / cells
-        for mask in (to_region_mask(view.keep_mask, view)[core], invalid, outside)
+        for mask in (to_region_mask(view.keep_mask, view)[core] & ~masked, invalid, outside, masked)
     ]
     px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     m2 = box_areas_m2(boxes, placement)
-    valid_px, invalid_px, outside_px = (math.fsum(share * px) for share in shares)
-    valid_m2, invalid_m2, outside_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
-    return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2)
+    valid_px, invalid_px, outside_px, masked_px = (math.fsum(share * px) for share in shares)
+    valid_m2, invalid_m2, outside_m2, masked_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
+    if view.masked is None:
+        masked_m2 = None
+    return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2, masked_px, masked_m2)
 
 
 def _block_cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
@@ -374,7 +393,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
         cut = False
     else:
         gridded = shapely.transform(answer.geometry, lambda xy: _to_grid(xy, view))
-        geometry = shapely.transform(gridded, lambda xy: _to_level0(xy, region))
+        geometry = shapely.transform(gridded, region.grid.to_level0)
         if geometry.area <= 0.0 < gridded.area:
             remedy = "Report this to the annotator's author: the region is listed as failed"
             raise ModelError(subject, "must lie on the picture", value=str(answer.geometry.bounds), remedy=remedy)
@@ -384,7 +403,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
     window = None
     if answer.kind == "box":
         x0, y0, x1, y1 = answer.window or (0.0, 0.0, *view.grid.size)
-        corners = _to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view), region)
+        corners = region.grid.to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view))
         (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
         window = x0, y0, x1, y1
     return Finding(
@@ -405,14 +424,6 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
 def _to_grid(canvas_xy: Points, view: View) -> Points:
     """Canvas pixels (N, 2) → absolute pixels of the analysis grid (N, 2)."""
     return view.grid.to_region(canvas_xy) + np.array([view.region.columns.start, view.region.rows.start])
-
-
-def _to_level0(grid_xy: Points, region: Region) -> Points:
-    """Analysis grid (N, 2) → level-0 pixels (N, 2) within the picture, whose border the last grid line is."""
-    grid = region.grid
-    size = np.asarray(grid.upright_size, dtype=np.float64)
-    inner = np.clip(grid_xy * np.asarray(grid.upright_scale), 0.0, size)
-    return grid.orientation.to_level0(np.where(grid_xy >= np.asarray(grid.shape), size, inner), grid.size)
 
 
 def _reaches_border(low: float, high: float, span: Span, length: int) -> bool:

@@ -20,6 +20,7 @@ from .cli.terminal import indent, plural, table
 from .config import Settings
 from .describe import html_table, image_rows, scanned_text
 from .keywords import Keywords
+from .overlays import compare, merge
 from .plan_text import plan_text
 from .progress import Message, progress_display, stopped_text
 from .run.estimate import estimate
@@ -32,7 +33,7 @@ from .run_result import Run
 if TYPE_CHECKING:
     from PIL import Image as Picture
 
-__all__ = ["Run", "annotate", "open", "plan", "run", "scan", "watch"]
+__all__ = ["Run", "annotate", "compare", "merge", "open", "plan", "run", "scan", "watch"]
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -21,20 +21,30 @@ from pydantic import (
 )
 
 from ..readers.errors import RequestError, did_you_mean, excerpt
-from ..readers.plugins import Group, installed
+from .object_settings import OBJECTS, ObjectSettings
 from .resolution import Resolution
-from .settings_files import presets, read_preset, read_settings
+from .settings_files import read_preset, read_settings
 from .slice_choice import SliceChoice
 
 HD_NUM = range(1, 66)
 """Allowed numbers of tiles in a region. 65 is the largest with which 4KHD was evaluated."""
 
-PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options", "reference", "crosswalk")
+PATHS = (
+    *("inputs", "out", "area", "tissue", "mask", "schema_file"),
+    *("model", "reader_options", "model_options", "reference", "crosswalk"),
+)
 """Settings that may name files, whose names may contain any bytes."""
+
+CLOUD_MODEL = "csmask-cloud"
+"""The mask that is a model of its own."""
+
+QUALITY_BANDS = ("SCL", "QA_PIXEL")
+"""Masks that are bands of the images' own products."""
 
 NEUTRAL = (
     *("out", "engine", "address", "workers", "gpus_per_worker", "batch", "memory"),
     *("reports", "report_options", "reference", "fetch"),
+    *OBJECTS,
 )
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
@@ -127,8 +137,23 @@ class Settings(BaseModel):
     pixels as exported by QuPath for slides, studies and images without a georeference. FILE|layername=NAME names a
     layer.
     """
-    tissue: Literal["auto", "off"] = "auto"
-    """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    tissue: Text = "auto"
+    """auto detects the tissue on slides and skips the rest; off analyses the whole slide. A file of a tissue mask,
+    polygons in pixels as QuPath exports them or a picture that is 0 beside the tissue, is used instead; a folder, such
+    as an earlier run, has one for each slide (tissue-ID.geojson).
+    """
+    mask: Text = ""
+    """What lies under cloud or must not be analysed for another reason: csmask-cloud (the model of that name is run
+    first), SCL or QA_PIXEL (the quality band of a Sentinel-2 or a Landsat product), or a file of polygons or a raster.
+    """
+    mask_action: Literal["exclude", "flag"] = "exclude"
+    """exclude leaves out what is masked, and counts its area by its reason; flag analyses it, and states for each
+    finding how much of it is masked.
+    """
+    mask_values: Texts = ()
+    """Values of the mask's raster that are masked, such as 3,8,9. Default: those that stand for cloud and shadow; in a
+    file every value but 0.
+    """
     stack: Literal["slices", "montage"] = "slices"
     """How a stack is shown to a model of pictures: slice by slice, or as montages of as many slices as a region has
     tiles, each in a tile, with its number and the side of the patient.
@@ -153,6 +178,12 @@ class Settings(BaseModel):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    tma: bool = False
+    """Find the cores of tissue microarrays on slides, analyse nothing else, and write cores.csv with a row for each."""
+    icc: Literal["ignore", "apply"] = "ignore"
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] = "auto"
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -195,6 +226,26 @@ class Settings(BaseModel):
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
     IMAGE=FILE. Dice and surface distances go to reference.csv.
     """
+    min_area: Text = ""
+    """Least area of areas of a class map that are reported: 500m2 or 0.05ha on maps, 50um2 on slides, 20mm2 in studies,
+    or 5px of the analysis. Smaller ones are left out once areas are joined across regions; areas.csv accounts for them.
+    """
+    fill_holes: Text = ""
+    """Fill holes of areas up to this area, in the same units, or all. A hole that holds another area stays."""
+    smooth: bool = False
+    """Cut the corners of pixels from outlines, so that steps become lines. Borders stay shared."""
+    simplify: Text = ""
+    """Leave out vertices of outlines whose triangle with their neighbours is smaller than the square of this: 5m on
+    maps, 2um on slides, 1mm in studies or 1px. Borders stay shared.
+    """
+    instances: Texts = ()
+    """Labels whose areas are split into objects where they are narrow, each with its perimeter, circularity and mean
+    intensities; all for every label.
+    """
+    neck: float = Field(0.75, gt=0, le=1)
+    """Width of a neck between two instances, as a share of the smaller one's: only narrower ones part them."""
+    tissue_edge: Text = "12um"
+    """Depth up to which an area that only lines the edge of the tissue of a slide is no object; off keeps it."""
     fetch: bool = False
     """Allow downloading the model's weights."""
 
@@ -221,12 +272,35 @@ class Settings(BaseModel):
             parse_bytes(value)
         return value
 
+    @model_validator(mode="after")
+    def _check_objects(self) -> Self:
+        ObjectSettings.of(self.model_dump(include=set(OBJECTS)))
+        return self
+
     @field_validator("stretch")
     @classmethod
     def _check_stretch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if value:
             _parse_stretch(value)
         return value
+
+    @field_validator("mask_values")
+    @classmethod
+    def _check_mask_values(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"-?\d{1,9}", one) for one in value):
+            remedy = "For example --mask-values 3,8,9"
+            raise RequestError("mask_values", "must be whole numbers", value=",".join(value), remedy=remedy)
+        return value
+
+    @model_validator(mode="after")
+    def _check_mask(self) -> Self:
+        if self.mask_values and self.mask in {"", CLOUD_MODEL}:
+            remedy = "Give --mask FILE, SCL or QA_PIXEL, or leave --mask-values out"
+            raise RequestError("mask_values", "must come with the raster of a mask", value=self.mask, remedy=remedy)
+        if self.mask_action == "flag" and not self.mask:
+            remedy = "Give --mask, or leave --mask-action out"
+            raise RequestError("mask_action", "must come with a mask", value="flag", remedy=remedy)
+        return self
 
     @field_validator("slices", mode="before")
     @classmethod
@@ -287,7 +361,7 @@ class Settings(BaseModel):
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
         stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
-        stated |= {"scene": ",".join(self.scene)}
+        stated |= {"scene": ",".join(self.scene), "icc": "" if self.icc == "ignore" else self.icc}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def slice_choice(self) -> SliceChoice | None:
@@ -399,29 +473,6 @@ def _as_request_error(error: ValidationError, sources: Mapping[str, str]) -> Req
     )
 
 
-def flag_of(name: str) -> str:
-    """A setting's flag as Markdown code, such as `--hd-num`; inputs have none."""
-    if name == "inputs":
-        return "`INPUTS...`"
-    flag = name.replace("_", "-")
-    return f"`--{flag}`, `--no-{flag}`" if Settings.model_fields[name].annotation is bool else f"`--{flag}`"
-
-
-def known_values(name: str) -> list[str]:
-    """The possible values of a setting, [] where they cannot be listed: for help, completion and documents."""
-    annotation = Settings.model_fields[name].annotation
-    if get_origin(annotation) is Literal:
-        return [value for value in get_args(annotation) if value]
-    if name == "sensor":
-        from ..readers.raster.bands import SENSORS
-
-        return list(SENSORS)
-    if name == "model":
-        from ..model.checkpoints.cards import shipped_cards
-
-        others = sorted(set(installed("limner.annotators")) - {"segment"})
-        return [*shipped_cards(), *(f"{annotator}:" for annotator in others), "none"]
-    if name == "preset":
-        return presets()
-    groups: dict[str, Group] = {"reader": "limner.readers", "reports": "limner.writers"}
-    return [entry for entry in installed(groups[name]) if entry != "array"] if name in groups else []
+def is_path(value: str) -> bool:
+    """Whether the value of `mask` or `tissue` is a path, and none of the words that they know."""
+    return value not in {"", "auto", "off", CLOUD_MODEL, *QUALITY_BANDS}

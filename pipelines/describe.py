@@ -1,27 +1,23 @@
-"""Descriptions of images, plans and runs: text for the terminal, HTML for notebooks, JSON for programs."""
+"""Descriptions of images and inputs: text for the terminal, HTML for notebooks, JSON for programs."""
 
 import base64
 import html
 import io
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..readers.geometry import crs_name
 from ..readers.image import ImageInfo, Kind
 from ..readers.raster.radiometry import VALUES
 from ..readers.registry import ScannedFile
-from ..reports.measures import LabelArea, area_share, crs_name, label_areas, total_area
-from ..reports.overview.scale_bar import format_area, format_volume
-from ..reports.writer import ImageRecord, Record
-from .cli.terminal import indent, plural, table, visible
+from ..readers.slide.tma import CoreGrid
+from .cli.terminal import indent, table, visible
 from .run.analysis_scale import format_pixel_size, ground_metres
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
 
 Row = tuple[str, str]
-
-NO_MODEL_CHOSEN = "No model is chosen, so nothing is annotated. Choose one with --model; `limner models` lists them."
 
 _STUDY = {
     "modality": "modality",
@@ -69,18 +65,6 @@ def pixel_size_text(metres: tuple[float, float], kind: Kind = "map") -> str:
     return x if x == y else f"{x} × {y}"
 
 
-def _area(pixels: float, m2: float | None, kind: Kind) -> str:
-    return format_area(math.nan if m2 is None else m2, pixels, kind, exact=True)
-
-
-def _size(of: LabelArea, kind: Kind) -> str:
-    return _area(of.pixels, of.m2, kind) if math.isnan(of.ml) else format_volume(of.ml)
-
-
-def _percent(part: float) -> str:
-    return "–" if math.isnan(part) else f"{100 * part:.2f} %"
-
-
 def image_rows(info: ImageInfo) -> list[Row]:
     """An image's metadata in the terms of its field; notes come last, a row each."""
     rows = [("path", info.uri), ("kind", f"{info.kind}, read by {info.reader}")]
@@ -122,6 +106,7 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
             "microns_per_pixel": None if metres is None else [side * 1e6 for side in metres],
             "objective": None if objective is None else float(objective),
             "levels": None if levels is None else int(levels),
+            "icc_profile": facts.get("icc_profile"),
             **{key: facts.get(key) for key in _SCENE},
         }
     step = facts.get("step_mm_median")
@@ -164,43 +149,6 @@ def scanned_json(scanned: Sequence[ScannedFile]) -> dict[str, Any]:
     }
 
 
-def findings_rows(record: Record, image: ImageRecord) -> list[tuple[str, str, str, str]]:
-    """The findings on an image by label: count, area and share of the analysed area, with a header."""
-    kind = image.info.kind
-    return [
-        ("found", "count", "size", "share of analysed area"),
-        *((of.label, str(of.findings), _size(of, kind), _percent(of.share)) for of in label_areas(record, image)),
-    ]
-
-
-def area_rows(image: ImageRecord) -> list[tuple[str, str, str, str, str]]:
-    """An image's area by outcome, with a header."""
-    whole = total_area(image.areas)
-    rows = [("area", "regions", "size", "share", "")]
-    for area in image.areas:
-        size = _area(area.pixels, area.m2, image.info.kind)
-        rows.append(
-            (area.status, str(area.regions), size, _percent(area_share(total_area([area]), whole)), area.reason)
-        )
-    return rows
-
-
-def record_text(record: Record) -> str:
-    """The images of a run: findings by label and area by outcome."""
-    parts: list[str] = []
-    for image in record.images:
-        parts.append(visible(f"{image.info.id}  {image.info.uri}"))
-        parts += [indent(table(findings_rows(record, image), right=(1, 2, 3))), ""] if record.assessed else []
-        parts += [indent(table(area_rows(image), right=(1, 2, 3)))]
-        parts += [*(visible(f"  warning: {warning}") for warning in image.warnings), ""]
-    if not record.assessed:
-        parts += [NO_MODEL_CHOSEN, ""]
-    failed = sum(len(image.failures) for image in record.images)
-    if failed:
-        parts.append(f"{plural(failed, 'region')} failed. Run the same command again to retry.")
-    return "\n".join(parts)
-
-
 def _channels(info: ImageInfo) -> Row:
     names = (f"{c.name} ({c.common})" if c.common and c.common != c.name else c.name for c in info.channels)
     return "channels", ", ".join(f"{name} {c.dtype}" for name, c in zip(names, info.channels, strict=True))
@@ -232,6 +180,8 @@ def _slide_rows(info: ImageInfo) -> list[Row]:
         *([("objective", f"{facts['objective']}×")] if "objective" in facts else []),
         *((name, facts[name]) for name in ("stain", "organ") if name in facts),
         *([("levels", facts["levels"])] if "levels" in facts else []),
+        *([("icc", facts["icc_profile"])] if "icc_profile" in facts else []),
+        *([("cores", grid.text())] if (grid := CoreGrid.of(info)) is not None else []),
         *([("scene", ", ".join(facts[key] for key in _SCENE if key in facts))] if "scene" in facts else []),
         _channels(info),
     ]

@@ -55,8 +55,23 @@ class Keywords(TypedDict, total=False):
     pixels as exported by QuPath for slides, studies and images without a georeference. FILE|layername=NAME names a
     layer.
     """
-    tissue: Literal["auto", "off"] | None
-    """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    tissue: str | os.PathLike[str] | None
+    """auto detects the tissue on slides and skips the rest; off analyses the whole slide. A file of a tissue mask,
+    polygons in pixels as QuPath exports them or a picture that is 0 beside the tissue, is used instead; a folder, such
+    as an earlier run, has one for each slide (tissue-ID.geojson).
+    """
+    mask: str | os.PathLike[str] | None
+    """What lies under cloud or must not be analysed for another reason: csmask-cloud (the model of that name is run
+    first), SCL or QA_PIXEL (the quality band of a Sentinel-2 or a Landsat product), or a file of polygons or a raster.
+    """
+    mask_action: Literal["exclude", "flag"] | None
+    """exclude leaves out what is masked, and counts its area by its reason; flag analyses it, and states for each
+    finding how much of it is masked.
+    """
+    mask_values: str | Sequence[str] | None
+    """Values of the mask's raster that are masked, such as 3,8,9. Default: those that stand for cloud and shadow; in a
+    file every value but 0.
+    """
     stack: Literal["slices", "montage"] | None
     """How a stack is shown to a model of pictures: slice by slice, or as montages of as many slices as a region has
     tiles, each in a tile, with its number and the side of the patient.
@@ -81,6 +96,12 @@ class Keywords(TypedDict, total=False):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: str | Sequence[str] | None
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
+    tma: bool | None
+    """Find the cores of tissue microarrays on slides, analyse nothing else, and write cores.csv with a row for each."""
+    icc: Literal["ignore", "apply"] | None
+    """apply converts 8-bit colours of slides to sRGB by the ICC profile of their file; ignore reads them as they are
+    stored, as nearly all models saw them in training.
+    """
     names: Literal["auto", "hide", "show"] | None
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -123,5 +144,25 @@ class Keywords(TypedDict, total=False):
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
     IMAGE=FILE. Dice and surface distances go to reference.csv.
     """
+    min_area: str | os.PathLike[str] | None
+    """Least area of areas of a class map that are reported: 500m2 or 0.05ha on maps, 50um2 on slides, 20mm2 in studies,
+    or 5px of the analysis. Smaller ones are left out once areas are joined across regions; areas.csv accounts for them.
+    """
+    fill_holes: str | os.PathLike[str] | None
+    """Fill holes of areas up to this area, in the same units, or all. A hole that holds another area stays."""
+    smooth: bool | None
+    """Cut the corners of pixels from outlines, so that steps become lines. Borders stay shared."""
+    simplify: str | os.PathLike[str] | None
+    """Leave out vertices of outlines whose triangle with their neighbours is smaller than the square of this: 5m on
+    maps, 2um on slides, 1mm in studies or 1px. Borders stay shared.
+    """
+    instances: str | Sequence[str] | None
+    """Labels whose areas are split into objects where they are narrow, each with its perimeter, circularity and mean
+    intensities; all for every label.
+    """
+    neck: float | None
+    """Width of a neck between two instances, as a share of the smaller one's: only narrower ones part them."""
+    tissue_edge: str | os.PathLike[str] | None
+    """Depth up to which an area that only lines the edge of the tissue of a slide is no object; off keeps it."""
     fetch: bool | None
     """Allow downloading the model's weights."""

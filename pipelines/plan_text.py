@@ -11,7 +11,8 @@ from ..readers.geodesy import area_m2
 from ..readers.registry import COUNTED_ONCE
 from ..reports.overview.scale_bar import format_area
 from .cli.terminal import bytes_text, duration_text, indent, plural, table, visible
-from .describe import NO_MODEL_CHOSEN, Row, image_rows, pixel_size_text
+from .describe import Row, image_rows, pixel_size_text
+from .describe_run import NO_MODEL_CHOSEN
 from .run.estimate import Estimate, Timing
 from .run.execute import PreparedRun
 from .run.plan import ImagePlan
@@ -65,6 +66,7 @@ def plan_rows(image: ImagePlan) -> list[Row]:
         *_analysis_rows(image),
         *([("area of interest", _area_text(image, image.user_area))] if image.user_area is not None else []),
         *([("tissue", image.tissue)] if image.tissue else []),
+        *([("mask", f"{image.mask.how} ({image.mask.action})")] if image.mask is not None else []),
         *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
     ]
     if min(image.grid.scale) < 1:

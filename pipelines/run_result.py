@@ -2,15 +2,19 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ..readers.errors import RequestError
+from ..readers.errors import RequestError, did_you_mean
 from ..reports.writer import FileRow, ImageRecord, Record
 from .cli.terminal import plural, visible
-from .describe import area_rows, findings_rows, html_table, image_json, record_text
+from .config import Settings
+from .describe import html_table, image_json
+from .describe_run import area_rows, findings_rows, record_text
+from .object_settings import OBJECTS
 from .run.reporting import WrittenReport, read_record
 
 if TYPE_CHECKING:
@@ -41,9 +45,17 @@ class Run:
     """What must stay in memory so that the images can be read again."""
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read the run in a folder, as far as it went. Raises `RequestError` or `StoreError`."""
-        return cls(read_record(Path(folder)), Path(folder))
+    def open(cls, folder: str | os.PathLike[str], **objects: str | float | Sequence[str]) -> Self:
+        """Read the run in a folder, as far as it went. Raises `RequestError` or `StoreError`.
+
+        `objects` are settings of objects other than the run's, such as min_area="50um2" or instances="all".
+        """
+        for name in objects:
+            if name not in OBJECTS:
+                remedy = f"{did_you_mean(name, OBJECTS)}Settings of objects: {', '.join(OBJECTS)}"
+                raise RequestError(f"keyword {name!r} of Run.open", "must be a setting of objects", remedy=remedy)
+        changes = Settings.resolve(objects, source="Run.open").model_dump(include=set(objects))
+        return cls(read_record(Path(folder), changes=changes), Path(folder))
 
     @cached_property
     def findings(self) -> "pd.DataFrame":
@@ -103,6 +115,32 @@ class Run:
     def complete(self) -> bool:
         """Whether nothing failed."""
         return not self.failures
+
+    def zones(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        id: str = "",  # noqa: A002 - the flag's name
+        layer: str = "",
+        image: str = "",
+        out: str | os.PathLike[str] | None = None,
+    ) -> "pd.DataFrame":
+        """Areas, shares, counts and mean scores by label in each polygon of a file, as `limner zones`.
+
+        A row per zone and image, a GeoDataFrame in the zones' CRS for maps; `attrs["statements"]` is what must be known
+        of them. `id` is the column with the zones' names; `image` is needed for zones in pixels where there are several
+        images. Files are written into the new folder `out`. Raises `RequestError` for zones that cannot be used, and
+        `ReadError` where an image that was analysed in part cannot be read again.
+        """
+        from ..reports.dataframes import zones_frame
+        from .overlay.zones import run_zones, write_zone_files
+
+        table, statements = run_zones(self.record, os.fspath(path), layer=layer, column=id, image=image)
+        if out is not None:
+            write_zone_files(table, Path(out))
+        frame = zones_frame(table)
+        frame.attrs["statements"] = statements
+        return frame
 
     def show(self, image: str | None = None) -> "Picture.Image":
         """The overview of an image with findings and legend; notebooks display it.

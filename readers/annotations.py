@@ -42,6 +42,7 @@ _PIECES: Final = 64  # of an edge that is straight in a projected CRS: its bow s
 _TOLERANCE: Final = 0.05  # pixels between a drawn edge and the same edge on the image
 _SAMPLES: Final = 65  # per side of the grid of pixels that finds an image's longitudes and latitudes
 _ROUNDS: Final = 20
+_NOTHING: Final = object()  # the coordinates of a feature that has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,13 @@ class AnnotatedPolygon:
     """In longitude and latitude, or in pixels."""
     properties: Mapping[str, Any]
     """The properties of its feature."""
+    source: BaseGeometry
+    """As the file has it."""
+    crs: str = ""
+    """The CRS of `source`, where that is not the frame of `geometry`."""
 
 
-def read_polygons(path: str, subject: str, frame: Frame) -> list[AnnotatedPolygon]:
+def read_polygons(path: str, subject: str, frame: Frame, *, keep_empty: bool = False) -> list[AnnotatedPolygon]:
     """Read all polygons of a file, in the file's order; `subject` names the file in errors.
 
     path: GeoJSON, or GeoPackage, FlatGeobuf, Shapefile or KML, whose CRS is respected; a layer is named as in
@@ -70,8 +75,10 @@ def read_polygons(path: str, subject: str, frame: Frame) -> list[AnnotatedPolygo
 
     Raises `RequestError` with the place in the file for anything else: invalid polygons of maps, coordinates outside
     ±180 or ±90, an unknown CRS, any CRS in the frame "pixels".
+
+    With `keep_empty`, a feature without a polygon has one that is empty, so that no feature is lost.
     """
-    return _GeoJson(path, subject, frame).polygons()
+    return _GeoJson(path, subject, frame, keep_empty).polygons()
 
 
 def read_roi(path: str) -> BaseGeometry:
@@ -250,11 +257,12 @@ class _Position:
 
 @dataclass(frozen=True, slots=True)
 class _GeoJson:
-    """A GeoJSON file, its name in errors and the frame of its coordinates."""
+    """A GeoJSON file, its name in errors, the frame of its coordinates, and whether features without polygons count."""
 
     path: str
     subject: str
     frame: Frame
+    keep_empty: bool
 
     def polygons(self) -> list[AnnotatedPolygon]:
         """See `read_polygons`."""
@@ -262,11 +270,13 @@ class _GeoJson:
         self._check_title(record)
         if self.frame == "pixels" and isinstance(record, list):
             record = cast("object", {"type": "FeatureCollection", "features": record})
-        found = [
-            AnnotatedPolygon(at.where, at.feature or at.where, self._polygon(at, rings), at.properties or {})
-            for at, rings in self._walk(_Position(), record)
-        ]
-        return [one for one in found if not one.geometry.is_empty]
+        found = [self._annotated(at, rings) for at, rings in self._walk(_Position(), record)]
+        return [one for one in found if self.keep_empty or not one.geometry.is_empty]
+
+    def _annotated(self, at: _Position, rings: object) -> AnnotatedPolygon:
+        source = shapely.Polygon() if rings is _NOTHING else self._polygon(at, rings)
+        placed = self._to_lonlat(at, source) if at.crs and not source.is_empty else source
+        return AnnotatedPolygon(at.where, at.feature or at.where, placed, at.properties or {}, source, at.crs)
 
     def _check_title(self, record: object) -> None:
         """Refuse a file that limner wrote in the other frame."""
@@ -302,7 +312,7 @@ class _GeoJson:
         return RequestError(f"{self.subject}{f' at {where}' if where else ''}", rule, value=value, remedy=remedy)
 
     def _walk(self, at: _Position, record: object) -> Iterator[tuple[_Position, object]]:
-        """(position, coordinates) of every polygon in a GeoJSON object."""
+        """(position, coordinates) of every polygon in a GeoJSON object, and of features without one that are kept."""
         fields = cast("dict[str, object]", record) if isinstance(record, dict) else {}
         kind = fields.get("type")
         if not isinstance(kind, str):
@@ -314,20 +324,25 @@ class _GeoJson:
                 for index, item in enumerate(self._list(at.member(name), fields.get(name))):
                     yield from self._walk(replace(at, where=at.member(name, index)), item)
             case "Feature":
-                if fields.get("geometry") is not None:
-                    given = fields.get("properties")
-                    properties = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
-                    inner = _Position(at.member("geometry"), at.where or "the feature", properties, at.crs)
-                    yield from self._walk(inner, fields["geometry"])
+                yield from self._walk_feature(at, fields)
             case "Polygon":
                 yield at, fields.get("coordinates")
             case "MultiPolygon":
                 for index, rings in enumerate(self._list(at.member("coordinates"), fields.get("coordinates"))):
                     yield replace(at, where=at.member("coordinates", index), feature=at.feature or at.where), rings
             case "Point" | "MultiPoint" | "LineString" | "MultiLineString" if self.frame == "pixels":
-                return
+                yield from [(at, _NOTHING)] if self.keep_empty else []
             case _:
                 raise self._error(at.where, "must be made of polygons", kind)
+
+    def _walk_feature(self, at: _Position, fields: Mapping[str, object]) -> Iterator[tuple[_Position, object]]:
+        given = fields.get("properties")
+        properties = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+        inner = _Position(at.member("geometry"), at.where or "the feature", properties, at.crs)
+        if fields.get("geometry") is not None:
+            yield from self._walk(inner, fields["geometry"])
+        elif self.keep_empty:
+            yield inner, _NOTHING
 
     def _crs(self, at: _Position, member: object) -> str:
         """The name of a CRS other than WGS84 longitude and latitude; "" for that, and in the frame "pixels"."""
@@ -362,8 +377,10 @@ class _GeoJson:
             return _polygonal(polygon)
         if not polygon.is_valid:
             raise self._error(at.where, "must be a valid polygon", shapely.is_valid_reason(polygon))
-        if not at.crs:
-            return polygon
+        return polygon
+
+    def _to_lonlat(self, at: _Position, polygon: BaseGeometry) -> BaseGeometry:
+        """A polygon in another CRS in longitude and latitude, with vertices that keep its edges straight there."""
         x0, y0, x1, y1 = polygon.bounds
         dense = shapely.segmentize(polygon, max(x1 - x0, y1 - y0) / _PIECES)
         try:

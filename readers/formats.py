@@ -84,8 +84,9 @@ _GROUPS: Final[tuple[tuple[Kind, str, str, dict[str, str]], ...]] = (  # kind, r
     }),
     ("slide", "pyramid", "", {"ome-tiff": "OME-TIFF", "qptiff": "PerkinElmer or Akoya QPTIFF"}),
     ("study", "dicom", "", {"dicom": "DICOM"}),
+    ("slide", "czi", "", {"czi": "Zeiss CZI"}),
     ("slide", "", _OME, {
-        "czi": "Zeiss CZI", "zvi": "Zeiss ZVI", "lsm": "Zeiss LSM", "lif": "Leica LIF", "oib": "Olympus OIB or OIF",
+        "zvi": "Zeiss ZVI", "lsm": "Zeiss LSM", "lif": "Leica LIF", "oib": "Olympus OIB or OIF",
         "nd2": "Nikon ND2", "stk": "MetaMorph STK", "fluoview": "Olympus FluoView TIFF", "imaris": "Imaris",
     }),
     ("slide", "", _SDK, {"isyntax": "Philips iSyntax"}),

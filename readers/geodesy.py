@@ -230,6 +230,33 @@ def from_lonlat(placement: Placement, lonlat: npt.ArrayLike) -> Points:
     return placement.to_pixel(world)
 
 
+def pixels_on(target: Placement, source: Placement, xy: npt.ArrayLike, width: int) -> Points:
+    """Level-0 pixels (N, 2) of one image → those of another on the Earth, `width` px wide; NaN where there are none.
+
+    Directly where both have the same CRS, else through WGS84 longitude and latitude, of which a grid of longitudes may
+    have the one that is a whole turn away. Raises `ReadError` without a CRS on the Earth for both, unless it is one.
+    """
+    if source.crs is not None and target.crs is not None and _same_crs(source.crs, target.crs):
+        return target.to_pixel(source.to_world(xy))
+    lonlat, transformer = lonlat_or_nan(source, xy), _to_wgs84(target)
+    world = np.stack(transformer.transform(lonlat[:, 0], lonlat[:, 1], direction="INVERSE"), axis=1)
+    world[~np.isfinite(world).all(axis=1)] = np.nan
+    found = target.to_pixel(world)
+    if target.unit == "deg":
+        for turn in (360.0, -360.0):
+            outside = (found[:, 0] < 0) | (found[:, 0] >= width)
+            if outside.any():
+                other = target.to_pixel(world[outside] + (turn, 0.0))
+                inside = (other[:, 0] >= 0) & (other[:, 0] < width)
+                found[np.flatnonzero(outside)[inside]] = other[inside]
+    return found
+
+
+@lru_cache(maxsize=64)
+def _same_crs(one: str, other: str) -> bool:
+    return one == other or bool(parse_crs(one) == parse_crs(other))
+
+
 def tangents(placement: Placement, xy: npt.ArrayLike) -> Values | None:
     """Metres on the ground per pixel along pixel x and y at level-0 pixels (N, 2), as vectors: (N, 2, 2 or 3).
 

@@ -4,6 +4,7 @@ Level-0 pixels everywhere: x right, y down, corners not centres, boxes half-open
 (0.5, 0.5). A reader whose format counts pixel centres converts when it scans.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
@@ -15,6 +16,9 @@ from .errors import ReadError
 Points = npt.NDArray[np.float64]
 MAX_SIDE: Final = 2**23
 """Longest side in pixels of an image that is read. A longer one is a damaged or malicious header."""
+
+_ROOT_ID = re.compile(r'(?:ID|AUTHORITY)\s*\[\s*"(\w+)"\s*,\s*"?(\w+)"?\s*\]\s*\]\s*$')
+_ROOT_NAME = re.compile(r'^\s*\w+\s*\[\s*"([^"]*)"')
 
 Unit = Literal["px", "um", "mm", "m", "deg", "crs"]
 
@@ -177,3 +181,14 @@ class Placement:
             value=str(world[0].tolist()),
             remedy="Keep coordinates within the image, or warp the image to a map grid first",
         )
+
+
+def crs_name(crs: str | None) -> str:
+    """A CRS in short: "EPSG:32618" where its WKT has that id, else its name; "" without one."""
+    if not crs:
+        return ""
+    code = _ROOT_ID.search(crs)
+    if code:
+        return f"{code[1]}:{code[2]}"
+    name = _ROOT_NAME.match(crs)
+    return name[1] if name else crs

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+import numpy as np
+
 from .errors import RequestError
-from .geometry import Box
+from .geometry import Box, Points
 from .orientation import UPRIGHT, Orientation
 
 SNAP: Final = 0.02
@@ -60,6 +62,18 @@ class Grid:
         """A box of grid pixels in level-0 pixels."""
         sx, sy = self.upright_scale
         return self.orientation.box_to_level0(Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy), self.size)
+
+    def to_level0(self, xy: Points) -> Points:
+        """Grid pixels (N, 2) → level-0 pixels (N, 2) within the image, whose border the last grid line is."""
+        size = np.asarray(self.upright_size, dtype=np.float64)
+        inner = np.clip(xy * np.asarray(self.upright_scale), 0.0, size)
+        return self.orientation.to_level0(np.where(xy >= np.asarray(self.shape), size, inner), self.size)
+
+    def from_level0(self, xy: Points) -> Points:
+        """The inverse of `to_level0`, within rounding."""
+        size = np.asarray(self.upright_size, dtype=np.float64)
+        upright = self.orientation.to_upright(xy, self.size)
+        return np.where(upright >= size - 1e-6, self.shape, upright / self.upright_scale)
 
 
 def snap_scale(target_m: float, actual: tuple[float, float]) -> tuple[float, float]:

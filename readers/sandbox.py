@@ -91,6 +91,11 @@ class SandboxedProcess:
         """The process id while it runs."""
         return None if self._process is None else self._process.pid
 
+    def start(self) -> None:
+        """Start the process, which imports its libraries while this one goes on."""
+        with self._lock:
+            self._start()
+
     def call(self, function: str, *arguments: Any, seconds: float) -> Any:
         """Call a module-level function, named "limner.module:function", with arguments that JSON can hold.
 
@@ -179,6 +184,11 @@ def shared_process(megabytes: int = MEMORY_MB) -> SandboxedProcess:
     return _SHARED[key]
 
 
+def start_scanning() -> None:
+    """Start the process that will scan inputs, for a caller that has imports of its own before it."""
+    shared_process(SCAN_MEMORY_MB).start()
+
+
 def release_sandbox() -> None:
     """Stop the shared processes, which keep their libraries in memory; the next call starts another."""
     for (owner, _), process in list(_SHARED.items()):
@@ -227,6 +237,10 @@ def serve(megabytes: int) -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of libraries goes to standard error
     _limit_resources(megabytes)
+    if megabytes == SCAN_MEMORY_MB:
+        for name in installed("limner.readers"):
+            with contextlib.suppress(Exception):  # told when it is asked for
+                _reader(name)
     for line in requests:
         answer, array = _answer(json.loads(line))
         answers.write(json.dumps(answer).encode() + b"\n")

@@ -13,9 +13,11 @@ import numpy as np
 
 from ..model.finding import Finding
 from ..model.merged_findings import columnar
+from ..model.objects.watershed import MEAN, PERIMETER
+from ..readers.geometry import crs_name
 from ..readers.image import Kind
 from .csv_safety import clean_text
-from .measures import FindingsBatch, crs_name
+from .measures import FindingsBatch
 from .patient_geometry import box_sizes_mm, centres_lps_mm, lateralities, slice_positions_mm
 from .streams import Stream, write_stream
 from .table import Column, Topic, Typed, columns_for, csv_table, with_unique_names
@@ -166,7 +168,35 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         ],
     ),
 )
-"""Columns of findings. After them come the model's own columns, then `MODEL`."""
+"""Columns of findings. After them come those of `INSTANCES`, the model's own columns, then `MODEL`."""
+
+_PERIMETER = "of a smooth outline through the edges of the analysed pixels that it was traced from"
+_CIRCULARITY = "4π area / perimeter² of the same, at most 1: that of a disc"
+
+
+def _perimeter(per_metre: float) -> Callable[[FindingsBatch], object]:
+    """The perimeter in a unit of which a metre has so many; analysed pixels are square on the ground."""
+
+    def values(batch: FindingsBatch) -> object:
+        across, down = batch.image.scale
+        pixel = np.sqrt(across * down * batch.area_m2 / np.where(batch.area_px > 0, batch.area_px, math.nan))
+        return batch.table.numbers.get(PERIMETER, math.nan) * pixel * per_metre
+
+    return values
+
+
+def _circularity(batch: FindingsBatch) -> object:
+    perimeter = batch.table.numbers.get(PERIMETER, np.full(len(batch), math.nan))
+    return np.minimum(1.0, 4 * math.pi * batch.table.numbers.get("pixels", math.nan) / perimeter**2)
+
+
+INSTANCES: tuple[Column[FindingsBatch], ...] = (
+    Column("perimeter_m", "float64", _PERIMETER, _perimeter(1.0), "m", kinds=MAP),
+    Column("perimeter_um", "float64", _PERIMETER, _perimeter(1e6), "µm", kinds=SLIDE),
+    Column("perimeter_mm", "float64", _PERIMETER, _perimeter(1e3), "mm", kinds=STUDY),
+    Column("circularity", "float64", _CIRCULARITY, _circularity, decimals=4),
+)
+"""Columns of areas that were split into instances. After them comes the mean of each channel, `mean.CHANNEL`."""
 
 
 def findings_columns(record: Record, findings: Sequence[Finding] | None = None) -> list[Column[FindingsBatch]]:
@@ -178,8 +208,16 @@ def findings_columns(record: Record, findings: Sequence[Finding] | None = None) 
         known = columnar(found)
         numbers.update(known.numbers)
         notes.update(known.notes)
-    own = [_number(key) for key in sorted(numbers)] + [_note(key) for key in sorted(notes)]
-    return [*columns_for(FINDINGS, (image.info.kind for image in record.images)), *with_unique_names(own), *MODEL]
+    means = sorted(key for key in numbers if key.startswith(MEAN))
+    own = [_mean(key) for key in means] + [_number(key) for key in sorted(numbers - {PERIMETER, *means})]
+    own += [_note(key) for key in sorted(notes)]
+    declared = [*FINDINGS, *(INSTANCES if PERIMETER in numbers else ())]
+    return [*columns_for(declared, (image.info.kind for image in record.images)), *with_unique_names(own), *MODEL]
+
+
+def _mean(key: str) -> Column[FindingsBatch]:
+    name, description = f"mean.{clean_text(key.removeprefix(MEAN))}", "the mean of its pixels in this channel"
+    return Column(name, "float64", description, lambda batch: batch.table.numbers.get(key, math.nan), decimals=3)
 
 
 def _number(key: str) -> Column[FindingsBatch]:

@@ -13,9 +13,11 @@ import shapely
 
 from ..readers import geodesy
 from ..readers.errors import RequestError
+from ..readers.geometry import Placement, crs_name
 from ..readers.image import Kind
 from .columns import findings_columns
-from .measures import FindingsBatch, Shapes, crs_name
+from .measures import FindingsBatch, Shapes
+from .overlay.zones import ZoneTable
 from .patient_geometry import in_patient
 from .rfc7946 import to_crs, to_wgs84
 from .summary import FILES, ImageSummary, summary_columns
@@ -65,6 +67,32 @@ def summary_frame(record: Record) -> pd.DataFrame:
     """The findings of each image in numbers, a row per image: the columns of summary.csv."""
     rows = [ImageSummary.of(record, image) for image in record.images]
     return _frame(summary_columns(record, rows), rows)
+
+
+def zones_frame(table: ZoneTable) -> pd.DataFrame:
+    """A row per zone and image: the columns of zones.csv and the zone's outline, in its file's CRS or in pixels."""
+    frame = _frame(table.columns, table.batches)
+    frame["geometry"] = table.zones.source[np.concatenate([batch.rows for batch in table.batches])]
+    if table.zones.lonlat is None:
+        frame.attrs["geometry"] = "px"
+        return frame
+    frame = gpd.GeoDataFrame(frame, geometry="geometry", crs=table.zones.crs)
+    frame.attrs["geometry"] = crs_name(table.zones.crs) or table.zones.crs
+    return frame
+
+
+def shapes_frame(
+    columns: Sequence[Column[B]], batch: B, shapes: Sequence[object], placement: Placement
+) -> pd.DataFrame:
+    """A row per outline in level-0 pixels of a map, in its CRS."""
+    frame = _frame(columns, [batch])
+    frame["geometry"] = to_crs(np.array([*shapes, None], dtype=object)[:-1], placement)
+    return gpd.GeoDataFrame(frame, geometry="geometry", crs=placement.crs)
+
+
+def matrix_frame(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[float]]) -> pd.DataFrame:
+    """A matrix with names of its rows and columns."""
+    return pd.DataFrame(cells, index=list(rows), columns=list(columns))
 
 
 def files_frame(record: Record) -> pd.DataFrame:

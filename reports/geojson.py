@@ -11,10 +11,10 @@ import shapely
 from ..readers import geodesy
 from ..readers.annotations import TITLES
 from ..readers.files import atomic_path
-from ..readers.geometry import Points
+from ..readers.geometry import Points, crs_name
 from .columns import findings_columns
 from .csv_safety import clean_text
-from .measures import FindingsBatch, Shapes, crs_name
+from .measures import FindingsBatch, Shapes
 from .palette import Palette
 from .rfc7946 import DECIMALS, bounding_box, merged_boxes, part_boxes, to_wgs84
 from .streams import Stream, write_stream

@@ -18,10 +18,11 @@ import shapely
 from ..model.merged_findings import columnar
 from ..readers.errors import RequestError
 from ..readers.files import atomic_path
+from ..readers.geometry import crs_name
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .layer_styles import qml, sld
-from .measures import FindingsBatch, all_labels, crs_name
+from .measures import FindingsBatch, all_labels
 from .palette import Palette
 from .rfc7946 import to_crs
 from .streams import Stream, write_stream
@@ -66,7 +67,7 @@ class GeoPackage:
         found: dict[str, set[str]] = {}
         try:
             with atomic_path(path) as part:
-                _table(part, _ABOUT, _about(record, self.omitted(record)), append=False)
+                write_table(part, _ABOUT, _about(record, self.omitted(record)), append=False)
                 layer: _Layer | None = None
                 while (batch := (yield)) is not None:
                     if batch.image.info.id not in names:
@@ -82,7 +83,7 @@ class GeoPackage:
                     layer.flush()
                 labels = {name: all_labels(record, list(every)) for name, every in found.items()}
                 if labels:
-                    _table(part, _STYLES, _style_columns(labels, palette), append=True)
+                    write_table(part, _STYLES, _style_columns(labels, palette), append=True)
         except (DataSourceError, DataLayerError) as error:
             remedy = "Check disk space and permissions, then run: limner report"
             raise RequestError(str(path), "must be writable", value=str(error), remedy=remedy) from error
@@ -123,13 +124,10 @@ class _Layer:
         data: list[Values] = []
         masks: list[Values | None] = []
         for column, parts in zip(self._columns, zip(*self._values, strict=True), strict=True):
-            values = np.concatenate(parts)
-            missing = np.array([one is None for one in values], np.bool_) if values.dtype == object else None
-            if column.dtype in {"Int64", "boolean"} and missing is not None:
-                values = np.where(missing, 0, values).astype(np.int64 if column.dtype == "Int64" else np.bool_)
-            data.append(np.ascontiguousarray(values))
+            values, missing = field_values(column, np.concatenate(parts))
+            data.append(values)
             masks.append(missing)
-        _write(
+        write_layer(
             self._path,
             np.concatenate(self._shapes),
             data,
@@ -145,7 +143,15 @@ class _Layer:
         self._shapes, self._values, self._rows = [], [], -1
 
 
-def _write(*arguments: Any, append: bool, **options: Any) -> None:
+def field_values(column: Column[Any], values: Values) -> tuple[Values, Values | None]:
+    """A column's values as pyogrio takes them: with a mask of those that are missing, where there may be some."""
+    missing = np.array([one is None for one in values], np.bool_) if values.dtype == object else None
+    if column.dtype in {"Int64", "boolean"} and missing is not None:
+        values = np.where(missing, 0, values).astype(np.int64 if column.dtype == "Int64" else np.bool_)
+    return np.ascontiguousarray(values), missing
+
+
+def write_layer(*arguments: Any, append: bool, **options: Any) -> None:
     """Write with pyogrio, which states the same time of change in every file."""
     import pyogrio
     from pyogrio import raw
@@ -158,10 +164,11 @@ def _write(*arguments: Any, append: bool, **options: Any) -> None:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
-def _table(path: Path, name: str, columns: Mapping[str, Values], *, append: bool) -> None:
+def write_table(path: Path, name: str, columns: Mapping[str, Values], *, append: bool) -> None:
+    """Write a table without geometry."""
     values = list(columns.values())
     zones = {key: np.full(len(one), _UTC) for key, one in columns.items() if one.dtype.kind == "M"}
-    _write(path, None, values, list(columns), layer=name, append=append, gdal_tz_offsets=zones)
+    write_layer(path, None, values, list(columns), layer=name, append=append, gdal_tz_offsets=zones)
 
 
 def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:
@@ -172,24 +179,24 @@ def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:
         *((f"left out: {image}", why) for image, why in omitted.items()),
         *((f"CRS of {image.info.id}", crs_name(image.info.placement.crs)) for image in record.images),
     ]
-    return {"name": _texts([name for name, _ in rows]), "value": _texts([value for _, value in rows])}
+    return {"name": texts([name for name, _ in rows]), "value": texts([value for _, value in rows])}
 
 
 def _style_columns(labels: Mapping[str, Sequence[str]], palette: Palette) -> Mapping[str, Values]:
     """The columns of the table in which QGIS stores layer styles; `labels` are those of each layer."""
     rows = len(labels)
     return {
-        "f_table_catalog": _texts([""] * rows),
-        "f_table_schema": _texts([""] * rows),
-        "f_table_name": _texts(list(labels)),
-        "f_geometry_column": _texts(["geom"] * rows),
-        "styleName": _texts(["limner"] * rows),
+        "f_table_catalog": texts([""] * rows),
+        "f_table_schema": texts([""] * rows),
+        "f_table_name": texts(list(labels)),
+        "f_geometry_column": texts(["geom"] * rows),
+        "styleName": texts(["limner"] * rows),
         "styleQML": np.array([qml(every, palette) for every in labels.values()], dtype=object),
         "styleSLD": np.array([sld(name, every, palette) for name, every in labels.items()], dtype=object),
         "useAsDefault": np.ones(rows, dtype=np.bool_),
-        "description": _texts(["Colours of the labels"] * rows),
-        "owner": _texts([""] * rows),
-        "ui": _texts([""] * rows),
+        "description": texts(["Colours of the labels"] * rows),
+        "owner": texts([""] * rows),
+        "ui": texts([""] * rows),
         "update_time": np.array([_LAST_CHANGE] * rows, dtype="datetime64[ms]"),
     }
 
@@ -211,5 +218,6 @@ def _unique(names: Sequence[str], *, taken: Sequence[str] = (), keep: str = "") 
     return result
 
 
-def _texts(values: Sequence[str]) -> Values:
+def texts(values: Sequence[str]) -> Values:
+    """Texts as a column."""
     return np.array([clean_text(value) for value in values], dtype=object)

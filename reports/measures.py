@@ -6,7 +6,6 @@ Vertices of many findings are transformed in one call, so that a hundred thousan
 # pyright: reportUnknownMemberType=false
 
 import math
-import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,9 +30,6 @@ from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]
 Numbers = npt.NDArray[np.float64]
-
-_ROOT_ID = re.compile(r'(?:ID|AUTHORITY)\s*\[\s*"(\w+)"\s*,\s*"?(\w+)"?\s*\]\s*\]\s*$')
-_ROOT_NAME = re.compile(r'^\s*\w+\s*\[\s*"([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -161,17 +157,6 @@ def lonlat(placement: Placement, xy: Points) -> Points:
         return np.concatenate([lonlat(placement, xy[:half]), lonlat(placement, xy[half:])])
 
 
-def crs_name(crs: str | None) -> str:
-    """A CRS in short: "EPSG:32618" where its WKT has that id, else its name; "" without one."""
-    if not crs:
-        return ""
-    code = _ROOT_ID.search(crs)
-    if code:
-        return f"{code[1]}:{code[2]}"
-    name = _ROOT_NAME.match(crs)
-    return name[1] if name else crs
-
-
 @dataclass(frozen=True, slots=True)
 class LabelArea:
     """The area of one label in one image; findings that overlap count twice."""
@@ -203,8 +188,8 @@ class LabelTotals:
         for label, is_region in {*zip(batch.table.label.tolist(), whole.tolist(), strict=True)}:
             here = (batch.table.label == label) & (whole == is_region)
             sums = self._sums.setdefault((label, is_region), ([], [], []))
-            sums[0].extend(_exact_sum(pixels[here]))
-            sums[1].extend(_exact_sum(m2[here]))
+            sums[0].extend(exact_sum(pixels[here]))
+            sums[1].extend(exact_sum(m2[here]))
             sums[2].append(int(here.sum()))
 
     def areas(self, record: Record, image: ImageRecord) -> list[LabelArea]:
@@ -224,7 +209,7 @@ class LabelTotals:
         return result
 
 
-def _exact_sum(values: Numbers) -> tuple[float, float]:
+def exact_sum(values: Numbers) -> tuple[float, float]:
     """A sum and what rounding left of it, so that sums of batches add up as all values would."""
     rows = values.tolist()
     total = math.fsum(rows)

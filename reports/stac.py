@@ -19,12 +19,12 @@ from shapely.geometry.base import BaseGeometry
 from ..readers.errors import ReadError
 from ..readers.files import atomic_path
 from ..readers.geodesy import parse_crs
+from ..readers.geometry import crs_name
 from ..readers.options import Options, invalid_option
 from ..readers.raster.acquisition import Interval, acquired, common_interval, moment_text, parse_interval
 from .class_map import image_labels
 from .csv_safety import clean_text
 from .geojson import omission
-from .measures import crs_name
 from .palette import Palette
 from .rfc7946 import bounding_box, footprint, part_boxes
 from .stac_assets import image_assets, shared_assets

@@ -58,6 +58,11 @@ class ImageSummary:
         """The analysed area in level-0 pixels and m², NaN where not known."""
         return total_area(area for area in self.image.areas if area.status == "analysed")
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Metadata of the image that its reader states."""
+        return dict(self.image.info.facts)
+
     def label(self, name: str) -> LabelArea:
         """The area of a label: 0 where it was not found."""
         nothing = (0.0, 0.0 * self.analysed[1])
@@ -101,6 +106,8 @@ _STATUS = (
     "without a model"
 )
 
+_ICC = "the file's ICC profile: applied or not, its size and sha256; empty where it has none"
+
 SUMMARY: tuple[Column[ImageSummary], ...] = (
     IMAGE,
     NAME,
@@ -125,6 +132,9 @@ SUMMARY: tuple[Column[ImageSummary], ...] = (
     *_pixel_columns("m", 1.0, MAP),
     *_pixel_columns("µm", 1e6, SLIDE),
     *_pixel_columns("mm", 1e3, STUDY),
+    Column(
+        "icc_profile", "string", _ICC, lambda row: dict(row.image.info.facts).get("icc_profile") or None, kinds=SLIDE
+    ),
 )
 """Columns of summary.csv. After them come `label_columns` for each label, then `MODEL`."""
 
@@ -167,7 +177,7 @@ def summary_columns(record: Record, rows: Sequence[ImageSummary]) -> list[Column
 class AreaRow:
     """One row of areas.csv: the area of a label, of a status, or of the whole image."""
 
-    entry: Literal["label", "area", "image"]
+    entry: Literal["label", "change", "area", "image"]
     item: str
     area_px: float
     area_m2: float
@@ -204,6 +214,10 @@ class AreaBatch:
         rows = [
             AreaRow("label", of.label, of.pixels, of.m2, of.share, findings=of.findings) for of in row.labels.values()
         ]
+        for change in row.image.changes():
+            share = area_share((change.pixels, change.m2), row.analysed)
+            size = change.pixels, change.m2
+            rows.append(AreaRow("change", change.label, *size, share, change.what, findings=change.findings))
         for one in row.image.areas:
             size = total_area([one])
             share = area_share(size, row.whole)
@@ -213,16 +227,20 @@ class AreaBatch:
         return cls(row.record, row.image, rows)
 
 
-_ENTRY = "label, area (a part of the image by what became of it) or image (all of it)"
+_ENTRY = (
+    "label, change (what settings of objects changed of a label), area (a part of the image by what became of it) or "
+    "image (all of it)"
+)
 _ITEM = "the label; analysed, no data, skipped or unreadable; or whole image"
-_SHARE = "of the analysed area for a label, else of the image (by area where known, else by pixels)"
+_REASON = "why an area was not analysed, or what a change is"
+_SHARE = "of the analysed area for a label and its changes, else of the image (by area where known, else by pixels)"
 
 AREAS: tuple[Column[AreaBatch], ...] = (
     IMAGE,
     NAME,
     Column("entry", "category", _ENTRY, attribute("entry")),
     Column("item", "category", _ITEM, attribute("item")),
-    Column("reason", "string", "why an area was not analysed", attribute("reason")),
+    Column("reason", "string", _REASON, attribute("reason")),
     Column("findings", "Int64", COUNTED, attribute("findings")),
     Column("regions", "Int64", "regions", attribute("regions")),
     Column("area_px", "float64", "level-0 pixels; findings that overlap count twice", attribute("area_px"), "px²", 2),

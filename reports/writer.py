@@ -61,6 +61,21 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What one setting of objects changed of the areas of a label, against those that the model's classes have."""
+
+    label: str
+    what: str
+    """As a phrase: "smaller than 50 µm²"."""
+    findings: int
+    """By how many there are more."""
+    pixels: float
+    """By how many level-0 pixels they are larger."""
+    m2: float
+    """The same; NaN where the pixel size is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnanalysedRegion:
     """A region that was not analysed."""
 
@@ -89,6 +104,19 @@ class Overview:
     """How the image was turned to be this picture of a map, which is north-up; `scale` is along the picture's axes."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TileFeatures:
+    """The features of some tiles of an image, by a frozen encoder."""
+
+    boxes: npt.NDArray[np.float64]
+    """(n, 4): x0, y0, x1, y1 in level-0 pixels; a tile at the border may reach beyond the image."""
+    features: npt.NDArray[np.float32]
+    """(n, dimensions)."""
+    valid: npt.NDArray[np.float32]
+    """(n,) the share of each tile that is valid, in the region of interest and not masked."""
+    plane: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of a run, with access to its findings."""
@@ -109,11 +137,16 @@ class ImageRecord:
     unanalysed: tuple[UnanalysedRegion, ...] = ()
     roi: BaseGeometry | None = None
     """The region of interest in level-0 pixels; None for the whole image."""
+    tissue: BaseGeometry | None = None
+    """The tissue of a slide in level-0 pixels, detected or given; None where it was not looked for."""
     name: str = ""
     """The name of the image's file or folder, after as many of its folders as tell it apart from others of the run. A
     pseudonym where it may identify a patient, or "": reports then show the id."""
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen: hardly any tissue, a doubtful field and the like."""
+
+    changes: Callable[[], Sequence[Change]] = tuple
+    """What settings of objects changed of the findings, by label: without it they would have the areas of classes."""
 
     label_maps: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None = None
     """Of a stack that was annotated as a volume: the label map (rows, columns) of each slice in order, 0 where there is
@@ -123,6 +156,15 @@ class ImageRecord:
     """The regions of a map or slide that were analysed, with where their cores (H, W) in grid pixels were: None for all
     of it. A mask is read from the image again, at each call. Raises `LimnerError` where that cannot be read."""
 
+    outlines: Callable[[], Iterator[npt.NDArray[np.object_]]] | None = None
+    """The analysed polygons in level-0 pixels, some at a time, where they are known and `analysed` is not."""
+
+    masked: Callable[[], Iterator[tuple[Region, Mask]]] | None = None
+    """The regions of which something lies under the run's mask, such as one of cloud, with what of their cores (H, W)
+    in grid pixels; None for a run without one. Read from the run folder at each call."""
+
+    mask_excludes: bool = True
+    """Whether that was left out, and not analysed all the same."""
     grid: Grid | None = None
     """The analysis grid; None where it is not known."""
 
@@ -144,6 +186,15 @@ class ImageRecord:
 
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
+
+    tile: int = 0
+    """Side of a tile in pixels of the analysis."""
+
+    features: Callable[[], Iterator[TileFeatures]] | None = None
+    """The features of its tiles, region by region, where the run's annotator gives some. Read at each call."""
+
+    feature_shape: tuple[int, int] = (0, 0)
+    """How many tiles have features, and of how many dimensions."""
 
     @property
     def complete(self) -> bool:

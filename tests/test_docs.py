@@ -25,9 +25,15 @@ from limner.model.checkpoints.cards import (
     shipped_cards,
 )
 from limner.pipelines.cli.main import app, main
-from limner.pipelines.config import Settings, presets
+from limner.pipelines.config import Settings
+from limner.pipelines.overlay.compare import TRANSITIONS
+from limner.pipelines.overlay.merge import COVERAGE
+from limner.pipelines.settings_files import presets
 from limner.readers.raster.bands import SENSORS
-from limner.reports.columns import FINDINGS, MODEL
+from limner.reports.columns import FINDINGS, INSTANCES, MODEL
+from limner.reports.cores import CORES, core_label_columns
+from limner.reports.overlay.zones import ZONES
+from limner.reports.overlay.zones import label_columns as zone_label_columns
 from limner.reports.reference import REFERENCE
 from limner.reports.structures import STRUCTURES
 from limner.reports.studies import SERIES, SLICES, STUDIES
@@ -229,17 +235,37 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("findings.csv", [*FINDINGS, *MODEL]),
         ("summary.csv", [*SUMMARY, *label_columns("LABEL"), *MODEL]),
         ("areas.csv", AREAS),
+        ("Objects", INSTANCES),
         ("files.csv", FILES),
         ("studies.csv", STUDIES),
         ("series.csv", SERIES),
         ("slices.csv", SLICES),
         ("structures.csv", STRUCTURES),
+        ("cores.csv", [*CORES, *core_label_columns("LABEL"), *MODEL]),
         ("reference.csv", REFERENCE),
     ],
-    ids=["findings", "summary", "areas", "files", "studies", "series", "slices", "structures", "reference"],
+    ids=[
+        *("findings", "summary", "areas", "objects", "files", "studies", "series", "slices", "structures", "cores"),
+        "reference",
+    ],
 )
 def test_column_tables_are_up_to_date(root: Path, title: str, columns: list[Column[Any]]) -> None:
-    table = [line for line in section(pages(root)["docs/reports.md"], title).splitlines() if line.startswith("|")]
+    text = section(pages(root)["docs/reports.md"], title)
+    table = [line for line in text[text.rindex("| column |") :].splitlines() if line.startswith("|")]
+    assert table == markdown(columns).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("title", "columns"),
+    [
+        ("zones.csv", [*ZONES, *zone_label_columns("LABEL"), *MODEL]),
+        ("transitions.csv", TRANSITIONS),
+        ("coverage.csv", COVERAGE),
+    ],
+    ids=["zones", "transitions", "coverage"],
+)
+def test_column_tables_of_overlays_are_up_to_date(root: Path, title: str, columns: list[Column[Any]]) -> None:
+    table = [line for line in section(pages(root)["docs/zones.md"], title).splitlines() if line.startswith("|")]
     assert table == markdown(columns).splitlines()
 
 

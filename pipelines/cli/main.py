@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
+from ..object_settings import OBJECTS
 from .check import check_app
+from .features import add_features
 from .models import models_app
+from .overlay import add_overlay_commands
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
 from .train import train_app
@@ -58,6 +61,9 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run the same command again to resume."""
+    from ...readers.sandbox import start_scanning
+
+    start_scanning()
     from ..progress import TerminalProgress, stopped_text
     from ..run.execute import run
     from ..run_result import run_text
@@ -72,6 +78,9 @@ def run_command(settings: "Settings") -> None:
     _print_problems(result.reports, requested=bool(settings.reports))
     print_result(run_text(result, settings.out))
     raise typer.Exit(result.exit_code)
+
+
+add_features(app)
 
 
 @add_command(app, "watch")
@@ -103,6 +112,9 @@ def watch_command(
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
+    from ...readers.sandbox import start_scanning
+
+    start_scanning()
     from ..plan_text import plan_text, time_text
     from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
@@ -130,19 +142,25 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
-    from ..describe import scanned_json, scanned_text
-    from ..run.execute import check_options
-    from ..run.redaction import scan_with_redaction, unmatched_entries
-    from ..run.windows import with_visibility_note
+    from ...readers.sandbox import start_scanning
 
-    check_options(settings)
+    start_scanning()
+    from ...readers.registry import check_options
+    from ..describe import scanned_json, scanned_text
+    from ..run.redaction import scan_with_redaction, unmatched_entries
+    from ..run.scanning import reader_options
+
+    check_options(reader_options(settings), settings.reader or None)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)
     if unmatched := unmatched_entries(settings, found, redactor):
         print_message(unmatched)
-    noted = (replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found)
-    scanned = [redactor.scanned(row) for row in noted]
+    if any(info.kind == "study" for row in found for info in row.infos):
+        from ..run.windows import with_visibility_note
+
+        found = [replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found]
+    scanned = [redactor.scanned(row) for row in found]
     text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)
     print_result(text)
     if not any(row.infos for row in scanned):
@@ -152,7 +170,9 @@ def info_command(
 
 
 @add_command(app, "report")
+@with_settings(OBJECTS)
 def report_command(
+    settings: "Settings",
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     reports: Annotated[
         list[str] | None,
@@ -168,7 +188,7 @@ def report_command(
         typer.Option("--reference", metavar="FILE", help="Reference mask as NIfTI, or IMAGE=FILE; repeatable."),
     ] = None,
 ) -> None:
-    """Write the reports of a run again; the files are identical."""
+    """Write the reports of a run again; the files are identical, unless settings of objects are given."""
     from ...reports.reference import ReferenceCsv, match_references
     from ..progress import TerminalProgress
     from ..run.manifest import load_manifest
@@ -181,7 +201,8 @@ def report_command(
     config = load_manifest(folder)["config"]
     names = named or config["reports"]
     writers = load_writers(names, config.get("report_options"))
-    record = read_record(folder)
+    given = settings.model_dump(include=settings.model_fields_set & set(OBJECTS))
+    record = read_record(folder, changes=given)
     if reference:
         stacks = [image.info for image in record.images if image.label_maps is not None]
         writers.append(ReferenceCsv(match_references(reference, stacks)))
@@ -276,6 +297,9 @@ def send_command(
     print_message(", ".join(f"{count} {status}" for status, count in counts.items()))
     if counts["failed"]:
         raise typer.Exit(SOME_FAILED)
+
+
+add_overlay_commands(app)
 
 
 @add_command(app, "plugins")

@@ -8,11 +8,12 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ...readers.errors import RequestError
-from ..config import Settings, known_values
+from ..config import Settings
+from ..setting_values import known_values
 
 READING = (
     *("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel"),
-    *("metres_per_pixel", "scene", "names", "crosswalk", "reader_options"),
+    *("metres_per_pixel", "scene", "icc", "names", "crosswalk", "reader_options"),
 )
 """Settings of reading images."""
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -17,6 +17,7 @@ from ...model.views import grid_of
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
+from ...readers.mask_files import FoundMask
 from ...readers.plugins import require_extra
 from ...readers.regions import Region
 from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
@@ -24,16 +25,18 @@ from ...readers.registry import check_options as check_reader_options
 from ...readers.sandbox import release_sandbox
 from ...reports.reference import ReferenceCsv, match_references
 from ..cli.terminal import plural
-from ..config import Settings
+from ..config import CLOUD_MODEL, Settings
+from ..object_settings import OBJECTS, ObjectSettings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
+from .cloud_mask import cloud_masks
 from .engines import Engine, InlineEngine, ProcessPoolEngine, cores
 from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .objects import write_run_reports
-from .plan import NO_MODEL, Plan, make_plan, reader_options
+from .plan import NO_MODEL, Plan, make_plan
 from .redaction import (
     Redactor,
     keep_refused,
@@ -43,8 +46,9 @@ from .redaction import (
     where_names_are,
     write_sources,
 )
-from .reporting import load_writers, read_record, record_in_memory
+from .reporting import check_objects, load_writers, read_record, record_in_memory
 from .run_folder import RunFolder, as_store_errors, check_folder
+from .scanning import reader_options
 from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
 
@@ -106,7 +110,12 @@ def check_options(settings: Settings) -> None:
 
 
 def prepare(
-    settings: Settings, key: str = "", *, only_plan: bool = False, on_event: EventHandler = lambda _: None
+    settings: Settings,
+    key: str = "",
+    *,
+    only_plan: bool = False,
+    on_event: EventHandler = lambda _: None,
+    clouds: Mapping[str, FoundMask] | None = None,
 ) -> PreparedRun:
     """Scan the inputs, select and check the annotator, and plan. Raises `LimnerError` where no image can be analysed.
 
@@ -117,7 +126,7 @@ def prepare(
     _limit_caches(settings)
     scanned, redactor = scan_with_redaction(settings, key)
     _report_unmatched(settings, scanned, redactor, on_event)
-    return _prepare(settings, scanned, redactor, only_plan=only_plan, on_event=on_event)
+    return _prepare(settings, scanned, redactor, only_plan=only_plan, on_event=on_event, clouds=clouds)
 
 
 def _report_unmatched(
@@ -135,8 +144,9 @@ def _prepare(
     only_plan: bool = False,
     on_event: EventHandler = lambda _: None,
     scratch: Path | None = None,
+    clouds: Mapping[str, FoundMask] | None = None,
 ) -> PreparedRun:
-    """See `prepare`, and `make_plan` for `scratch`."""
+    """See `prepare`, and `make_plan` for `scratch` and `clouds`."""
     try:
         infos = [info for row in scanned for info in row.infos]
         choice = choose_annotator(settings, infos)
@@ -145,7 +155,9 @@ def _prepare(
         kept = len(labels or annotator.labels) if annotator is not None and settings.probabilities else 0
         _check_probabilities(settings, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch)
+        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch, clouds=clouds)
+        known = labels or (() if annotator is None else annotator.labels)
+        check_objects(ObjectSettings.of(settings.model_dump(include=set(OBJECTS))), plan.images, known)
         cost = _cost(plan, annotator) if settings.memory and not unavailable else None
         workers = worker_count(settings)
         if len(plan.volumes) == len(plan.images):
@@ -209,6 +221,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     check_folder(folder)
     _refuse_results_as_inputs(settings)
     check_engine(settings)
+    clouds = _cloud_masks(settings, folder, on_event)
     on_event(Message("Scanning the inputs"))
     check_options(settings)
     _limit_caches(settings)
@@ -218,7 +231,8 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
         scratch = Path(temporary)
         draws = not settings.reports or OVERVIEW_REPORT in settings.reports
         try:
-            prepared = _prepare(settings, scanned, redactor, on_event=on_event, scratch=scratch if draws else None)
+            kept = scratch if draws else None
+            prepared = _prepare(settings, scanned, redactor, on_event=on_event, scratch=kept, clouds=clouds)
             return _run_prepared(settings, prepared, key, on_event, scratch)
         except BaseException as error:
             if kept := keep_refused(folder, key, redactor):
@@ -228,12 +242,28 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
             raise
 
 
+def _cloud_masks(settings: Settings, folder: Path, on_event: EventHandler) -> dict[str, FoundMask] | None:
+    """The masks of the cloud model, where the settings ask for them."""
+    if settings.mask != CLOUD_MODEL:
+        return None
+    check_options(settings)
+    on_event(Message(f"Finding cloud and shadow with {CLOUD_MODEL}"))
+    return cloud_masks(settings, folder, lambda own: run(own, on_event))
+
+
 def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
     """Run in this process and keep the results in memory. Raises `LimnerError` as `run` does.
 
     Ignores the settings of folders, reports and engines.
     """
-    prepared = prepare(settings, on_event=on_event)
+    with TemporaryDirectory(prefix="limner-") as temporary:
+        alone = settings.model_copy(update={"engine": "inline", "workers": 0})
+        clouds = _cloud_masks(alone, Path(temporary), on_event)
+        return _run_in_memory(settings, clouds, on_event)
+
+
+def _run_in_memory(settings: Settings, clouds: Mapping[str, FoundMask] | None, on_event: EventHandler) -> Run:
+    prepared = prepare(settings, on_event=on_event, clouds=clouds)
     results = _skipped(prepared.plan)
     todo = [region for image in prepared.plan.images for region in image.remaining]
     on_event(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))
@@ -339,7 +369,7 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
         release_freed_memory()
         names = ((a.info.id, b.info.id) for a, b in zip(prepared.plan.images, plan.images, strict=True))
         rename_overviews(scratch, names)
-        record = read_record(folder, scratch=scratch)
+        record = read_record(folder, scratch=scratch, changes=settings.model_dump(include=set(OBJECTS)))
         return Run(record, folder, write_run_reports(record, folder, writers, on_event))
 
 

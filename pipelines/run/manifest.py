@@ -14,9 +14,10 @@ from ...readers.errors import RequestError, excerpt
 from ...reports.writer import FileStatus
 from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
-from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
+from .plan import ImagePlan, Plan, area_digest
 from .redaction import Redactor
 from .run_folder import FORMAT, MANIFEST, StoreError, check_format, read_manifest
+from .scanning import RUN_FOLDER
 
 PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
 BUNDLED = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
@@ -166,6 +167,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
         pairs += [(key, before.get(key), after.get(key)) for key in keys]
     before, after = _fingerprints(old), _fingerprints(new)
     pairs += [(f"content of {uri}", before[uri], after[uri]) for uri in before if uri in after]
+    for what in ("mask", "tissue"):
+        before, after = _given(old, what), _given(new, what)
+        pairs += [(f"{what} of {uri}", before[uri], after[uri]) for uri in before if uri in after]
     before, after = _statuses(old), _statuses(new)
     pairs += [(f"file {key}", before.get(key, "absent"), after.get(key, "absent")) for key in {**before, **after}]
     found = [pair for pair in pairs if pair[1] != pair[2]]
@@ -186,6 +190,12 @@ def _flatten(part: Mapping[str, object]) -> dict[str, object]:
 
 def _fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {image["info"]["uri"]: image["info"]["fingerprint"] for image in manifest.get("images", [])}
+
+
+def _given(manifest: Mapping[str, Any], what: str) -> dict[str, str]:
+    """The sha256 of each image's mask, or how its tissue was found, by the image's URI."""
+    found = {image["info"]["uri"]: image.get(what, "") for image in manifest.get("images", [])}
+    return {uri: one["sha256"] if isinstance(one, dict) else one for uri, one in found.items()}
 
 
 def _statuses(manifest: Mapping[str, Any]) -> dict[str, str]:

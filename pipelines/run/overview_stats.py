@@ -13,11 +13,10 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, InputSpec, SupportsFit
-from ...model.class_maps import polygonise
 from ...readers.annotations import in_pixels, read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
-from ...readers.geometry import Box, Points
+from ...readers.geometry import Box
 from ...readers.image import Channel, Image, ImageInfo, Mask, SupportsLevels
 from ...readers.orientation import image_orientation
 from ...readers.overview import (
@@ -35,8 +34,11 @@ from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb
 from ...readers.slide.padding import find_padding
 from ...readers.slide.staining import measure_stain
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.slide.tma import FACT as TMA
+from ...readers.slide.tma import find_cores
 from ...readers.vectors import split_layer
-from ..config import Settings
+from ..config import Settings, is_path
+from .tissue import GivenTissue, mask_to_polygons, read_tissue
 from .windows import visibility_note
 
 COSTLY_BYTES = 1 << 30  # native pixels of a slide's overview: above it only one is read
@@ -53,6 +55,7 @@ NO_TISSUE = "no tissue"
 OUTSIDE_OR_NO_TISSUE = "outside the area of interest, or no tissue"
 
 
+_CORE_REACH = 0.75  # of a core's diameter: how far from its middle its tissue is analysed
 _WRONG_VALUES = 0.9  # of the overview's values: then it is their quantity that is wrong
 
 
@@ -184,10 +187,11 @@ def compute_overview_stats(
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         on_step(READ, "measuring")
-        tissue = _find_tissue(info, overview) if info.kind == "slide" else None
-        roi = find_roi(info, settings, overview, tissue)
+        tissue, given = _find_tissue(info, overview, settings) if info.kind == "slide" else (None, None)
+        roi = find_roi(info, settings, overview, tissue, given)
         if tissue is not None:
             info = _with_stain(info, overview, tissue)
+            info, roi = _with_cores(info, roi, tissue.mask) if settings.tma else (info, roi)
         note = offset_note(*numbers) if fault is None else str(fault)
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
@@ -331,8 +335,13 @@ def _fit(
     return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
-def _find_tissue(info: ImageInfo, overview: ReducedImage) -> Tissue:
-    return find_tissue(overview.pixels, overview.valid, microns=_overview_microns(info, overview))
+def _find_tissue(info: ImageInfo, overview: ReducedImage, settings: Settings) -> tuple[Tissue, GivenTissue | None]:
+    """The tissue on an overview of a slide, with the mask that is given, if any. Raises as `read_tissue` does."""
+    found = find_tissue(overview.pixels, overview.valid, microns=_overview_microns(info, overview))
+    if not is_path(settings.tissue):
+        return found, None
+    given = read_tissue(settings.tissue, info)
+    return replace(found, mask=polygon_mask(given.area, overview.valid.shape, overview.scale)), given
 
 
 def _overview_microns(info: ImageInfo, overview: ReducedImage) -> tuple[float, float] | None:
@@ -352,10 +361,35 @@ def _with_stain(info: ImageInfo, overview: ReducedImage, tissue: Tissue) -> Imag
     return replace(info, facts=(*info.facts, *facts))
 
 
+def _with_cores(info: ImageInfo, roi: RegionOfInterest, mask: Mask) -> tuple[ImageInfo, RegionOfInterest]:
+    """The metadata of a slide with the cores in the user's area, and the tissue of these as the region of interest.
+
+    Raises `ReadError` where they are in no grid.
+    """
+    inside = mask if roi.user_area is None else mask & polygon_mask(roi.user_area, mask.shape, roi.scale)
+    grid = find_cores(inside, roi.scale, info.id or info.uri)
+    present = [core for core in grid.cores if not core.missing]
+    discs = [shapely.Point(core.x, core.y).buffer(_CORE_REACH * grid.diameter) for core in present]
+    cells = [shapely.Polygon(grid.cell(core)) for core in present]
+    area = shapely.union_all([disc & cell for disc, cell in zip(discs, cells, strict=True)])
+    if roi.tissue is not None:
+        shared = shapely.get_parts(shapely.intersection(area, roi.tissue), return_index=False)
+        area = shapely.union_all([part for part in shared if part.geom_type == "Polygon"])
+    method = f"{roi.tissue_method}; of it the {grid.text()}".removeprefix("; of it ")
+    return replace(info, facts=(*info.facts, (TMA, grid.to_text()))), replace(roi, tissue=area, tissue_method=method)
+
+
 def find_roi(
-    info: ImageInfo, settings: Settings, overview: ReducedImage, tissue: Tissue | None = None
+    info: ImageInfo,
+    settings: Settings,
+    overview: ReducedImage,
+    tissue: Tissue | None = None,
+    given: GivenTissue | None = None,
 ) -> RegionOfInterest:
-    """The region of interest of an image, from the settings, its overview and its tissue. Raises `RequestError`."""
+    """The region of interest of an image, from the settings, its overview and its tissue, detected or `given`.
+
+    Raises `RequestError`.
+    """
     user_area, doubt = _read_user_area(settings.area, info) if settings.area else (None, "")
     warnings = tuple(filter(None, [doubt]))
     valid_mask = None
@@ -365,11 +399,14 @@ def find_roi(
     scale = overview.scale
     if settings.tissue == "off" or tissue is None:
         return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale, warnings=warnings)
+    if given is not None:
+        warnings += (given.doubt,) if given.doubt else ()
+        return RegionOfInterest(user_area, given.area, given.method, valid_mask, scale, warnings)
     microns = _overview_microns(info, overview)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
     warnings += _tissue_warnings(tissue, overview.valid)
-    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
+    return RegionOfInterest(user_area, mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
 
 
 def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
@@ -410,13 +447,3 @@ def _read_user_area(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
 @lru_cache(maxsize=1)
 def _read_lonlat_area(path: str, _modified: int) -> BaseGeometry:
     return read_roi(path)
-
-
-def _mask_to_polygons(mask: Mask, scale: tuple[float, float]) -> BaseGeometry:
-    """A mask of an overview with `scale` level-0 pixels (x, y) per pixel → polygons in level-0 pixels."""
-
-    def to_level_0(xy: Points) -> Points:
-        return xy * np.asarray(scale)
-
-    patches = polygonise(mask.astype(np.uint8), np.ones(mask.shape, dtype=np.float32), mask)
-    return shapely.transform(shapely.union_all([patch.polygon for patch in patches]), to_level_0)

@@ -16,7 +16,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +116,15 @@ def unpack_raster(packed: PackedRaster) -> npt.NDArray[Any]:
     size = math.prod(packed.shape) * dtype.itemsize
     content = pa.decompress(packed.content, decompressed_size=size, codec="zstd", asbytes=True)
     return np.frombuffer(content, dtype).reshape(packed.shape)
+
+
+def placeless(rasters: Mapping[str, npt.NDArray[Any] | PackedRaster]) -> dict[str, RasterPart]:
+    """Type and shape of rasters that lie in no file."""
+    nowhere = Part("rasters-000000.zst", 0, 1, "0")
+    return {
+        name: RasterPart(nowhere, one.dtype if isinstance(one, PackedRaster) else one.dtype.str, one.shape)
+        for name, one in rasters.items()
+    }
 
 
 class PartWriter:
@@ -231,10 +240,13 @@ def _encode(findings: Sequence[Finding]) -> bytes:
     """An Arrow IPC stream of one batch, without the columns that all have the same default."""
     import pyarrow as pa
 
-    table = FindingsTable.of(findings)
-    given = ((one.score, *one.numbers.values()) for one in findings)
-    if not all(number is None or math.isfinite(number) for numbers in given for number in numbers):
-        raise _not_finite("a score or another number")
+    if isinstance(findings, FindingsTable):
+        table = findings
+    else:
+        table = FindingsTable.of(findings)
+        given = ((one.score, *one.numbers.values()) for one in findings)
+        if not all(number is None or math.isfinite(number) for numbers in given for number in numbers):
+            raise _not_finite("a score or another number")
     _check(table)
     columns: dict[str, pa.Array[Any]] = {
         "label": _texts(table.label).dictionary_encode(),

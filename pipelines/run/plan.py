@@ -6,7 +6,6 @@ reason. An image that cannot be analysed is a failed row, and the others go on.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,25 +23,25 @@ from ...model.montage import StackMontage
 from ...readers.errors import LimnerError, ReadError, RequestError
 from ...readers.geometry import Box
 from ...readers.image import ImageInfo
+from ...readers.mask_files import FoundMask
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
 from ...readers.regions import Grid, Region, cut_regions
-from ...readers.registry import ScannedFile, known_options, scan
+from ...readers.registry import ScannedFile
 from ...readers.render import Stretch
 from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
-from ..config import HD_NUM, Settings
+from ..config import HD_NUM, Settings, is_path
 from ..progress import EventHandler, Inspecting
 from ..slice_choice import slices_text
 from .analysis_scale import analysis_scale, ground_metres, pixel_aspect
 from .domain_check import check_domain
 from .kept_overviews import keep_overview
+from .masks import PlannedMask, plan_mask
 from .overview_stats import FITTED, OUTSIDE, NothingChosenError, OnStep, compute_overview_stats
 from .picture import fit_to_picture
-from .run_folder import is_run_folder
 from .windows import with_model_window
 
-RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
 NOT_CHOSEN = "not chosen with --slices"
 DEFAULT_INPUT_SPEC = InputSpec(tile=336)  # for runs without a model: the tile size of common vision encoders
@@ -83,6 +82,8 @@ class ImagePlan:
     """The region of interest in level-0 pixels; None for the whole image."""
     user_area: BaseGeometry | None = None
     """The part of `area` that the user gave, without regard to tissue, likewise; not kept in a manifest."""
+    tissue_area: BaseGeometry | None = None
+    """The part of `area` that is tissue, without regard to the user's, likewise; None where it was not looked for."""
     outside_reason: str = OUTSIDE
     """The reason to report for what lies outside `area`."""
     tissue: str = ""
@@ -95,6 +96,8 @@ class ImagePlan:
     """The montage of slices that a model is shown; None where it is shown planes."""
     skipped: Mapping[str, str] | None = None
     """Reasons by key of the regions that need not be read."""
+    mask: PlannedMask | None = None
+    """The mask of what is not analysed, or flagged; None without one."""
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -138,6 +141,9 @@ class ImagePlan:
 
     def to_json(self) -> dict[str, Any]:
         """Values for JSON, without the regions, which follow from them."""
+        tissue = (
+            "" if self.tissue_area is None or self.tissue_area is self.area else shapely.to_geojson(self.tissue_area)
+        )
         return {
             "info": self.info.to_json(),
             "spec": _INPUT_SPEC.dump_python(self.spec, mode="json"),
@@ -153,6 +159,8 @@ class ImagePlan:
             **({"forced": self.forced} if self.forced else {}),
             **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
             **({} if self.montage is None else {"montage": asdict(self.montage)}),
+            **({} if self.mask is None else {"mask": self.mask.to_json()}),
+            **({"tissue_area": json.loads(tissue)} if tissue else {}),
         }
 
     @classmethod
@@ -160,6 +168,10 @@ class ImagePlan:
         """The inverse of `to_json`, without `skipped`. Raises where a value has the wrong type."""
         info = ImageInfo.from_json(record["info"])
         fields = _PlanFields.model_validate(record)
+        area = None if record["area"] is None else shapely.geometry.shape(record["area"])
+        tissue_area = area if fields.tissue else None
+        if "tissue_area" in record:
+            tissue_area = shapely.geometry.shape(record["tissue_area"])
         return cls(
             info=info,
             spec=_INPUT_SPEC.validate_python(record["spec"]),
@@ -168,12 +180,14 @@ class ImagePlan:
             overlap=fields.overlap,
             stretch=fields.stretch,
             no_rgb_reason=fields.no_rgb_reason,
-            area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
+            area=area,
+            tissue_area=tissue_area,
             outside_reason=fields.outside_reason,
             tissue=fields.tissue,
             warnings=fields.warnings,
             forced=fields.forced,
             montage=fields.montage,
+            mask=PlannedMask.from_json(record["mask"]) if "mask" in record else None,
         )
 
 
@@ -209,11 +223,12 @@ def make_plan(
     *,
     ready: bool = True,
     scratch: Path | None = None,
+    clouds: Mapping[str, FoundMask] | None = None,
 ) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
 
     An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels. Overviews of maps
-    are kept in the folder `scratch`, if any.
+    are kept in the folder `scratch`, if any. `clouds` are the masks of images that the cloud model has made.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
     `ReadError` where none could be read.
@@ -221,13 +236,14 @@ def make_plan(
     plans: list[ImagePlan] = []
     failed: dict[str, LimnerError] = {}
     infos = [info for row in scanned for info in row.infos]
+    _check_tissue(settings, infos)
     for number, info in enumerate(infos):
 
         def on_step(share: float, step: str, number: int = number, image: str = info.id) -> None:
             on_event(Inspecting(image, number, len(infos), share, step))
 
         try:
-            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready, scratch=scratch))
+            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready, scratch=scratch, clouds=clouds))
         except LimnerError as error:
             failed[info.id] = error
         on_step(1.0, "planning")
@@ -236,32 +252,12 @@ def make_plan(
     return Plan(tuple(plans), tuple(_file_rows(scanned, failed)))
 
 
-def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
-    """The readers' options: those of the settings, and what readers need of other settings.
-
-    `key` is the path of a key file for pseudonyms.
-    """
-    for name, example in (("names", "--names show"), ("crosswalk", "--crosswalk FILE")):
-        if name in settings.reader_options:
-            rule, remedy = f"must be given as {name}", f"Give {example}"
-            raise RequestError(f"setting reader_options.{name}", rule, remedy=remedy)
-    known = known_options(settings.reader or None)
-    implied = {"names": "show" if settings.names == "show" else "hide"} | ({"key_file": key} if key else {})
-    implied |= {"crosswalk": settings.crosswalk} if settings.crosswalk else {}
-    return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
-
-
-def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedFile]:
-    """Scan the inputs, without the run folders in them. Raises `RequestError` where there are no inputs."""
-    if not settings.inputs:
-        raise RequestError("inputs", "must name at least one file or folder", remedy="limner run INPUT... --out DIR")
-
-    def reason_to_skip(folder: str) -> str | None:
-        if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - strings, as the registry has them
-            return ""
-        return RUN_FOLDER if is_run_folder(Path(folder)) else None
-
-    return scan(settings.inputs, options, reader=settings.reader or None, skip_folder=reason_to_skip)
+def _check_tissue(settings: Settings, infos: Sequence[ImageInfo]) -> None:
+    """Raise `RequestError` where one file of tissue is given for several slides."""
+    slides = sum(info.kind == "slide" for info in infos)
+    if is_path(settings.tissue) and not Path(settings.tissue).is_dir() and slides != 1:
+        rule, remedy = "must be for one slide, being one file", "Give a folder with tissue-ID.geojson for each slide"
+        raise RequestError("--tissue", rule, value=plural(slides, "slide"), remedy=remedy)
 
 
 def area_digest(settings: Settings) -> str:
@@ -308,10 +304,12 @@ def _plan_image(
     *,
     ready: bool,
     scratch: Path | None,
+    clouds: Mapping[str, FoundMask] | None,
 ) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     headers = plan_headers(info, annotator, settings)  # before the overview is read
     info, spec, planes, montage, grid = headers.info, headers.spec, headers.planes, headers.montage, headers.grid
+    mask, mask_warnings = plan_mask(settings, info, clouds)
     stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
@@ -331,11 +329,13 @@ def _plan_image(
         no_rgb_reason=stats.no_rgb_reason,
         area=stats.roi.area,
         user_area=stats.roi.user_area,
+        tissue_area=stats.roi.tissue,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
-        warnings=(*domain.warnings, *stats.roi.warnings),
+        warnings=(*domain.warnings, *stats.roi.warnings, *mask_warnings),
         forced=domain.forced,
         montage=montage,
+        mask=mask,
     )
     no_model = NO_MODEL if annotator is None else ""
     reasons = {

@@ -1,19 +1,48 @@
 """Pictures for reports, read again from an image's files: its overview, and single slices of a stack."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from ...readers.errors import LimnerError
 from ...readers.image import Image, ImageInfo
 from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, read_overview
 from ...readers.registry import open_image
 from ...readers.render import Stretch, render
-from ...reports.writer import Overview
+from ...reports.writer import ImageRecord, Overview
 from .analysis_scale import ground_metres, pixel_aspect
 from .kept_overviews import load_overview
 from .overview_stats import needed_channels
 from .plan import ImagePlan
+
+_KEPT_BYTES: Final = 128 << 20
+
+
+def with_kept_overviews(images: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
+    """The images, with the overviews that were asked for last kept in memory.
+
+    Several reports show them, and reading one of a slide takes seconds.
+    """
+    kept: OrderedDict[str, Overview | None] = OrderedDict()
+
+    def overview(image: ImageRecord) -> Overview | None:
+        name = image.info.id
+        if name not in kept:
+            kept[name] = image.overview()
+            while len(kept) > 1 and sum(map(_bytes, kept.values())) > _KEPT_BYTES:
+                kept.popitem(last=False)
+        kept.move_to_end(name)
+        return kept[name]
+
+    return tuple(replace(image, overview=lambda image=image: overview(image)) for image in images)
+
+
+def _bytes(overview: Overview | None) -> int:
+    """The memory of an overview."""
+    return 0 if overview is None else overview.pixels.nbytes + overview.valid.nbytes + overview.readable.nbytes
 
 
 def overview_picture(

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from ...model.finding import Result
 from ...readers.crosswalk import read_crosswalk
@@ -35,9 +35,12 @@ from ...readers.pseudonyms import (
 from ...readers.registry import ScannedFile, neutral_options
 from ...readers.vectors import vector_files
 from ..cli.terminal import filter_output, print_message, visible
-from ..config import Settings
-from .plan import Plan, reader_options, scan_inputs
+from ..config import Settings, is_path
 from .run_folder import MANIFEST, SOURCES, RunFolder, StoreError
+from .scanning import reader_options, scan_inputs
+
+if TYPE_CHECKING:
+    from .plan import Plan
 
 TEMPORARY = (
     "Names of slides and studies are replaced by pseudonyms of this command only. To have the same ones every time, "
@@ -70,7 +73,8 @@ class Redactor:
         given = {"key_file": options.get("key_file", ""), "crosswalk": settings.crosswalk}
         pseudonyms = Pseudonyms.of(NameOptions(names="hide", **given))
         paths = [*settings.inputs, settings.schema_file]
-        paths += [settings.area, *vector_files(settings.area)]
+        polygons = (settings.area, *(one for one in (settings.mask, settings.tissue) if is_path(one)))
+        paths += [path for one in polygons for path in (one, *vector_files(one))]
         paths += [path for text in settings.reference for path in (text, text.partition("=")[2])]
         paths += [settings.reader_options.get(option, "") for option in _PATH_OPTIONS]
         paths += further
@@ -115,6 +119,10 @@ class Redactor:
             "area": self.path(settings.area),
             "crosswalk": "" if self.pseudonyms is None else self.pseudonyms.crosswalk_id,
             "schema_file": self.path(settings.schema_file),
+            **{
+                name: self.path(value) if is_path(value) else value
+                for name, value in (("mask", settings.mask), ("tissue", settings.tissue))
+            },
             "reader_options": {key: self.path(value) if key in _PATH_OPTIONS else value for key, value in options},
             "names": "show" if settings.names == "show" else "hide",  # as in all that is written
         }
@@ -141,13 +149,13 @@ class Redactor:
         infos = tuple(self.info(info) for info in row.infos)
         return replace(row, path=self.path(row.path), infos=infos, reason=self.text(row.reason))
 
-    def plan(self, plan: Plan) -> Plan:
+    def plan(self, plan: "Plan") -> "Plan":
         """A plan without paths."""
         if self.pseudonyms is None:
             return plan
         images = tuple(replace(image, info=self.info(image.info)) for image in plan.images)
         files = (replace(row, path=self.path(row.path), reason=self.text(row.reason)) for row in plan.files)
-        return Plan(images, tuple(files))
+        return replace(plan, images=images, files=tuple(files))
 
     def restored(self, text: str) -> str:
         """A text with the paths behind its pseudonyms, as a terminal may show it."""

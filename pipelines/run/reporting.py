@@ -2,38 +2,32 @@
 
 import hashlib
 import json
-import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from shapely.errors import ShapelyError
+import shapely
 
 from ...model.finding import PackedRaster, Result
 from ...model.findings_table import Chunk, FindingsTable
-from ...model.merged_findings import MergedFindings
-from ...model.merging import merge_chunks
 from ...model.probabilities import Steps
 from ...model.volume.volume import LabelMap
 from ...readers.errors import LimnerError, ReadError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
-from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.plugins import installed, load
 from ...readers.regions import Region
-from ...reports.measures import batches
-from ...reports.patient_geometry import pixel_area_m2
+from ...reports.measures import areas_m2, batches
 from ...reports.streams import Stream, StreamingWriter, send
 from ...reports.writer import (
     NOT_RUN,
-    Area,
-    AreaStatus,
     FileRow,
     ImageRecord,
     PartlyWrittenError,
@@ -41,20 +35,22 @@ from ...reports.writer import (
     UnanalysedRegion,
     Writer,
 )
+from ..object_settings import Amount, ObjectSettings
 from ..progress import EventHandler, Reporting
-from .analysed import analysed_cores
+from .analysed import analysed_cores, masked_cores
+from .areas import image_areas, nothing_analysed
+from .features import ReadRaster, feature_shape, read_features
+from .findings_cache import FindingsCache
 from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY
-from .parts import PARTS, unpack_raster
+from .parts import PARTS, placeless, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
-from .record_pictures import overview_picture, slice_pictures
+from .record_pictures import overview_picture, slice_pictures, with_kept_overviews
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP, PROBABILITIES
 from .windows import NOT_VISIBLE
-
-FAILED = "failed: the reasons are listed with the regions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +170,18 @@ def _redact(folder: Path, text: str) -> str:
         return "the reason may hold a name"
 
 
-def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
+def read_record(folder: Path, *, scratch: Path | None = None, changes: Mapping[str, object] | None = None) -> Record:
     """The run in a folder, as writers need it; findings are read when needed, and overviews if not kept in `scratch`.
 
-    An interrupted run is reported as far as it went. Raises `RequestError` and `StoreError`.
+    `changes` are settings of objects that differ from the manifest's. An interrupted run is reported as far as it went.
+    Raises `RequestError` and `StoreError`.
     """
     manifest = load_manifest(folder)
-    cache = _FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
+    if changes:
+        manifest = {**manifest, "config": {**manifest["config"], **changes}}
+    cache = FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
 
-    def raster(entry: Entry, name: str) -> npt.NDArray[np.uint8] | None:
+    def raster(entry: Entry, name: str) -> npt.NDArray[Any] | None:
         return read_raster(folder, entry, name) if name in entry.rasters else None
 
     return _make_record(manifest, read_entries(folder), cache, raster, read_sources(folder), scratch)
@@ -191,40 +190,45 @@ def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
     """A run without a folder; images are read from the paths in the manifest."""
     found = {result.region: result for result in results}
-    entries = {key: Entry(key, one.image, one.status, one.error, one.coverage) for key, one in found.items()}
+    entries = {
+        key: Entry(key, one.image, one.status, one.error, one.coverage, rasters=placeless(one.rasters))
+        for key, one in found.items()
+    }
 
     def chunks(entries: Sequence[Entry]) -> list[Chunk]:
         return [FindingsTable.of(finding for entry in entries for finding in found[entry.region].findings)]
 
-    def raster(entry: Entry, name: str) -> npt.NDArray[np.uint8] | None:
+    def raster(entry: Entry, name: str) -> npt.NDArray[Any] | None:
         kept = found[entry.region].rasters.get(name)
         return unpack_raster(kept) if isinstance(kept, PackedRaster) else kept
 
-    return _make_record(manifest, entries, _FindingsCache("memory", chunks), raster, {})
+    return _make_record(manifest, entries, FindingsCache("memory", chunks), raster, {})
 
 
 def _make_record(
     manifest: Mapping[str, Any],
     entries: Mapping[str, Entry],
-    cache: "_FindingsCache",
+    cache: FindingsCache,
     raster: "_ReadRaster",
     sources: Mapping[str, str],
     scratch: Path | None = None,
 ) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
+    cache.settings = ObjectSettings.of(manifest["config"])
+    check_objects(cache.settings, plans, annotator["labels"])
     names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
     variants = sorted({plan.spec.variant for plan in plans})
     kept = bool(manifest["config"].get("probabilities"))
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
-        images=tuple(
+        images=with_kept_overviews(
             _image_record(plan, entries, cache, raster, sources, name=name, scratch=scratch, kept=kept)
             for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
-        model={"sha256": " ".join(weights), **identity},
+        model={"sha256": " ".join(weights), **identity, **({"objects": text} if (text := cache.settings.text) else {})},
         labels=tuple(annotator["labels"]),
         version=manifest["versions"]["limner"],
         preset=manifest["config"]["preset"],
@@ -242,76 +246,27 @@ def _run_digest(manifest: Mapping[str, Any], entries: Mapping[str, Entry]) -> st
     return hashlib.sha256(json.dumps([manifest, outcomes], sort_keys=True).encode()).hexdigest()
 
 
-_ReadRaster = Callable[[Entry, str], npt.NDArray[np.uint8] | None]
+_ReadRaster = Callable[[Entry, str], npt.NDArray[Any] | None]
 """The raster of a region by its name; None where it has none."""
 
 
-@dataclass(slots=True)
-class _FindingsCache:
-    """The merged findings of images, of which those that were asked for last are kept."""
+def _kept(raster: _ReadRaster) -> ReadRaster:
+    """Reads rasters that a run has kept. Raises `StoreError` where one is missing."""
 
-    source: str
-    """Named in errors."""
-    chunks: Callable[[Sequence[Entry]], Sequence[Chunk]]
-    merged: OrderedDict[str, MergedFindings] = field(default_factory=OrderedDict[str, MergedFindings])
-    """By image; what they hold of the parts is forgotten when another one is asked for."""
+    def read(entry: Entry, name: str) -> npt.NDArray[Any]:
+        found = raster(entry, name)
+        if found is None:
+            remedy = "Restore it from a backup, or run again into another folder"
+            raise StoreError(f"{name} of {entry.region}", "must be in the run folder", remedy=remedy)
+        return found
 
-    def get(self, plan: ImagePlan, entries: Sequence[Entry]) -> MergedFindings:
-        name = plan.info.id
-        if next(reversed(self.merged), None) != name:
-            for other in self.merged.values():
-                other.forget()
-        if name not in self.merged:
-            while self.merged and sum(map(len, self.merged.values())) > _KEPT:
-                self.merged.popitem(last=False)
-            try:
-                chunks = [_Placed(chunk, plan.info) for chunk in self.chunks(entries)]
-                self.merged[name] = merge_chunks(chunks, plan.info, plan.area)
-            except (ShapelyError, ValueError) as error:
-                raise StoreError(
-                    self.source,
-                    f"must hold valid geometries on {name}",
-                    value=excerpt(str(error)),
-                    remedy="Restore it from a backup, or run again into another folder",
-                ) from error
-        self.merged.move_to_end(name)
-        return self.merged[name]
-
-
-_KEPT = 1_000_000  # findings whose order is kept, some 60 bytes each
-
-
-@dataclass(slots=True)
-class _Placed:
-    """A chunk of an image's findings, whose places are checked when it is first read."""
-
-    chunk: Chunk
-    info: ImageInfo
-    checked: bool = False
-
-    def __len__(self) -> int:
-        return len(self.chunk)
-
-    def read(self) -> FindingsTable:
-        """The findings. Raises `ValueError` for one on no plane of its image, or further outside than any can be."""
-        table = self.chunk.read()
-        if not self.checked:
-            width, height = self.info.size
-            bounds = table.bounds
-            low, high = [-width, -height] * 2, [2 * width, 2 * height] * 2
-            outside = ((bounds < low) | (bounds > high)).any(axis=1)
-            elsewhere = (table.plane < 0) | (table.plane >= len(self.info.planes))
-            for place in np.flatnonzero(outside | elsewhere)[:1].tolist():
-                msg = f"{table.label[place]} at {bounds[place].tolist()} on plane {table.plane[place]}"
-                raise ValueError(msg)
-            self.checked = True
-        return table
+    return read
 
 
 def _image_record(
     plan: ImagePlan,
     entries: Mapping[str, Entry],
-    cache: _FindingsCache,
+    cache: FindingsCache,
     raster: _ReadRaster,
     sources: Mapping[str, str],
     *,
@@ -333,7 +288,7 @@ def _image_record(
         for box, plane in plan.reported_boxes(region)
     ]
     unanalysed += [UnanalysedRegion(plan.info.box, "skipped", NOT_CHOSEN, plane) for plane in plan.left_out]
-    areas = _areas(plan, found)
+    areas, shape = image_areas(plan, found), feature_shape(found)
 
     def original() -> ImageInfo:
         info, remedy = restore_paths(plan.info, sources), "Restore the file as it was, or run again into another folder"
@@ -359,27 +314,51 @@ def _image_record(
             if read is not None:
                 yield region, read
 
+    masked = None if plan.mask is None else partial(masked_cores, plan, found, _kept(raster))
+    excluded = masked if plan.mask is not None and plan.mask.excludes else None
+    objects = partial(cache.get, plan, done, original, excluded)
     return ImageRecord(
         info=plan.info,
-        findings=lambda: cache.get(plan, done),
-        overview=lambda: overview_picture(plan, original, lambda: cache.get(plan, done).planes, scratch),
+        findings=lambda: objects()[0],
+        changes=lambda: objects()[1],
+        overview=lambda: overview_picture(plan, original, lambda: objects()[0].planes, scratch),
         areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
-        analysis=_analysis_summary(plan),
+        analysis=_analysis_summary(plan) | ({"Objects": text} if (text := cache.settings.text) else {}),
         scale=plan.grid.scale,
         unanalysed=tuple(unanalysed),
         roi=plan.area,
+        tissue=plan.tissue_area,
         name=name,
         label_maps=None if plan.spec.volume is None else label_maps,
-        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original),
+        analysed=None if plan.info.kind == "study" else lambda: analysed_cores(plan, found, original, _kept(raster)),
+        masked=masked,
+        mask_excludes=plan.mask is None or plan.mask.excludes,
         grid=plan.grid,
         probabilities=probabilities if kept else None,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
         spec=plan.spec,
         forced=plan.forced,
-        warnings=plan.warnings or _nothing_analysed(areas),
+        tile=plan.spec.tile,
+        features=(lambda: read_features(plan, found, _kept(raster))) if shape[0] else None,
+        feature_shape=shape,
+        warnings=plan.warnings or nothing_analysed(areas),
     )
+
+
+def check_objects(settings: ObjectSettings, plans: Sequence[ImagePlan], labels: Sequence[str]) -> None:
+    """Raise `RequestError` where settings of objects do not suit the labels, or an image of a run."""
+    settings.check_labels(labels)
+    for plan in plans:
+        info = plan.info
+        if settings.chosen and plan.spec.volume is not None:
+            rule, remedy = "must not be made of a stack that is annotated as a volume", "Leave these settings out"
+            raise RequestError(f"objects of {info.id}", rule, value=settings.text, remedy=remedy)
+        placed = bool(np.isfinite(areas_m2(np.array([shapely.box(0, 0, 1, 1)]), info)).all())
+        for amount in (settings.min_area, settings.fill_holes, settings.simplify):
+            if isinstance(amount, Amount):
+                amount.check(info.id, info.kind, placed=placed)
 
 
 def _image_names(infos: Sequence[ImageInfo], *, show: bool) -> list[str]:
@@ -396,68 +375,6 @@ def _image_names(infos: Sequence[ImageInfo], *, show: bool) -> list[str]:
                 names[path] = str(PurePosixPath(*path[-length:]))
     hidden = [info.kind == "study" and not show for info in infos]
     return ["" if hide else names.get(path, "") for path, hide in zip(paths, hidden, strict=True)]
-
-
-_AREA_STATUSES: tuple[AreaStatus, ...] = ("analysed", "no data", "skipped", "unreadable")  # in the order of reports
-_AreaKey = tuple[AreaStatus, str]  # status and reason
-_Share = tuple[float, float | None, int]  # pixels, m², regions
-
-
-def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
-    """The image's area by status and reason. The parts sum to the whole, since cores partition the image."""
-    cores = [region.core for region in plan.regions]
-    m2 = box_areas_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
-    pixel = pixel_area_m2(plan.info)
-    parts: dict[_AreaKey, list[_Share]] = {("analysed", ""): []}
-    for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
-        pixels = plan.area_px(plan.regions[i])
-        whole = (pixels, None if m2 is None else float(m2[i]) * pixels / (core.width * core.height))
-        for key, share in _area_parts(entry, whole, plan.outside_reason):
-            parts.setdefault(key, []).append(share)
-    if plan.left_out:
-        one = plan.info.box
-        each = box_areas_m2([(one.x0, one.y0, one.x1, one.y1)], plan.info.placement)
-        shares = [(one.width * one.height, None if each is None else float(each[0]), 1)] * len(plan.left_out)
-        parts.setdefault(("skipped", NOT_CHOSEN), []).extend(shares)
-    areas: list[Area] = []
-    for status, reason in sorted(parts, key=lambda key: (_AREA_STATUSES.index(key[0]), key[1])):
-        shares = parts[status, reason]
-        pixels = math.fsum(share[0] for share in shares)
-        metres = math.fsum(share[1] or 0.0 for share in shares)
-        known = metres if m2 is not None else None if pixel is None else pixels * pixel
-        areas.append(Area(status, reason, pixels, known, sum(share[2] for share in shares)))
-    return tuple(areas)
-
-
-def _nothing_analysed(areas: Sequence[Area]) -> tuple[str, ...]:
-    """A warning where all regions were run or skipped, and not one pixel was analysed."""
-    analysed = any(area.status == "analysed" and area.pixels for area in areas)
-    if analysed or any(area.status == "unreadable" or area.reason in {NOT_RUN, NO_MODEL} for area in areas):
-        return ()
-    reasons = dict.fromkeys(area.reason for area in areas if area.pixels)
-    return (f"Nothing was analysed: {', '.join(reasons)}.",)
-
-
-def _area_parts(
-    entry: Entry | None, whole: tuple[float, float | None], outside_reason: str
-) -> list[tuple[_AreaKey, _Share]]:
-    """How the core of one region is divided. The region itself is counted once."""
-    if entry is None:
-        return [(("skipped", NOT_RUN), (*whole, 1))]
-    if entry.status == "failed":
-        return [(("unreadable", FAILED), (*whole, 1))]
-    cover, empty = entry.coverage, entry.error == EMPTY
-    if cover is None:
-        return [(("no data", EMPTY) if empty else ("skipped", entry.error), (*whole, 1))]
-    unseen = entry.error == NOT_VISIBLE
-    skipped = entry.status == "skipped" and not unseen
-    valid: _AreaKey = ("unreadable", NOT_VISIBLE) if unseen else ("analysed", "")
-    parts: list[tuple[_AreaKey, _Share]] = [
-        (valid, (cover.valid_px, cover.valid_m2, int(not skipped))),
-        (("no data", EMPTY), (cover.invalid_px, cover.invalid_m2, int(skipped and empty))),
-        (("skipped", outside_reason), (cover.outside_px, cover.outside_m2, int(skipped and not empty))),
-    ]
-    return [(key, share) for key, share in parts if share[0] > 0 or share[2]]
 
 
 def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
@@ -477,6 +394,8 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
         rows["Montages"] = f"of up to {plan.montage.columns} × {plan.montage.rows} slices, in order, row by row"
     if plan.tissue:
         rows["Tissue"] = plan.tissue
+    if plan.mask is not None:
+        rows["Mask"] = plan.mask.how if plan.mask.excludes else f"{plan.mask.how}; flagged, not excluded"
     if "window_used" in facts:
         rows["Window"] = facts["window_used"]
     elif plan.stretch is not None:

@@ -35,7 +35,7 @@ MAX_MANIFEST_BYTES: Final = 2**30
 MAX_LINE_BYTES: Final = 2**20
 FORMAT: Final = 3
 """Of manifest and results: 2 had the findings in the lines, 1 is older."""
-_BEFORE_MANIFEST = (RESULTS, PARTS, KEY_FILE, SOURCES)  # files that are written first
+_BEFORE_MANIFEST = (RESULTS, PARTS, KEY_FILE, SOURCES, "cloud-mask")  # files that are written first
 _CHECKSUM: Final = "sha256"  # the last key of a manifest: the digest of everything else in it
 _STATUSES: Final = get_args(Status)
 

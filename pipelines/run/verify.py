@@ -18,6 +18,7 @@ from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms, path_variants
 from ...readers.registry import readers
 from ...reports.dicom.objects import report_of
+from .cloud_mask import FOLDER as CLOUDS
 from .manifest import load_manifest
 from .objects import OBJECTS
 from .parts import PARTS
@@ -130,7 +131,7 @@ def _reports(folder: Path, manifest: Mapping[str, Any], *, intact: bool) -> Iter
     config = manifest["config"]
     names, options = config["reports"], config.get("report_options")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    files = {name for name in files - _OWN if not name.startswith(f"{PARTS}/")}
+    files = {name for name in files - _OWN if not name.startswith((f"{PARTS}/", f"{CLOUDS}/"))}
     files = {name for name in files if not Path(name).name.startswith(".part-")}
     with tempfile.TemporaryDirectory(prefix="limner-") as temporary:
         again = Path(temporary)

@@ -10,15 +10,19 @@ from typing import Self, cast
 import numpy as np
 
 from ...model.annotator import Annotator, Answer, View
+from ...model.class_map_masks import mask_answers
 from ...model.finding import Coverage, PackedRaster, Result
 from ...model.montage import MontageImage
 from ...model.probabilities import NODATA, LabelProbabilities
+from ...model.probe.features import SupportsFeatures
 from ...model.views import core_window, measure_coverage, read_view, to_image_coordinates
 from ...model.volume.volume import SupportsVolumes
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
 from ...readers.regions import Region
 from ...readers.registry import limit_caches, open_image
+from .features import feature_rasters
+from .masks import MASK, RegionMasks
 from .memory import MAX_OPEN
 from .model_selection import AnnotatorChoice
 from .overview_stats import EMPTY, channel_names
@@ -45,6 +49,7 @@ class RegionJob:
     """Most bytes of decoded pixels that readers keep."""
     _annotator: Annotator | None = field(default=None, init=False)
     _open: OrderedDict[str, Image] = field(default_factory=OrderedDict[str, Image], init=False)
+    _masks: RegionMasks = field(default_factory=RegionMasks, init=False)
 
     @classmethod
     def of(
@@ -101,6 +106,7 @@ class RegionJob:
     def close(self) -> None:
         """Release the annotator and close all images."""
         self._annotator = None
+        self._masks.close()
         while self._open:
             self._open.popitem()[1].close()
 
@@ -109,7 +115,8 @@ class RegionJob:
         start = time.perf_counter()
         plan = self.images[region.grid.image]
         try:
-            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area)
+            masked = self._masks.masked(plan.mask, plan.info, region)
+            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area, masked=masked)
             if view.visible and view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
             coverage = _coverage(view, plan)
@@ -117,10 +124,15 @@ class RegionJob:
             return _failure(region, error, time.perf_counter() - start)
         mostly_outside = coverage.invalid_px <= (coverage.outside_px if plan.tissue else 0.0)
         reason = plan.outside_reason if mostly_outside else EMPTY
+        if plan.mask is not None and coverage.masked_px > max(coverage.outside_px, coverage.invalid_px):
+            reason = plan.mask.reason
         if view.keep_mask.any():
             reason = NOT_VISIBLE
         seconds = time.perf_counter() - start
-        return Result(region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=seconds)
+        rasters = _mask_raster(view)
+        return Result(
+            region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=seconds, rasters=rasters
+        )
 
     def _annotate_stack(self, slices: Sequence[Region]) -> list[Result]:
         plan, annotator = self.images[slices[0].grid.image], self._annotator
@@ -172,14 +184,18 @@ class RegionJob:
         try:
             kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
             plan = self.images[region.grid.image]
-            findings = tuple(to_image_coordinates(answer, view) for answer in kept)
+            findings = tuple(to_image_coordinates(answer, view) for answer in mask_answers(view, list(kept)))
             if plan.montage is not None:
                 findings = tuple(map(plan.montage.to_slices, findings))
             coverage = _coverage(view, plan)
+            rasters = _mask_raster(view)
+            if isinstance(self._annotator, SupportsFeatures):
+                rasters |= feature_rasters(self._annotator.features(view))
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, seconds)
         seconds += time.perf_counter() - start
-        rasters = {} if view.probabilities is None else {PROBABILITIES: _core_probabilities(view, view.probabilities)}
+        if view.probabilities is not None:
+            rasters[PROBABILITIES] = _core_probabilities(view, view.probabilities)
         return Result(region.key, region.grid.image, "done", findings, coverage, seconds=seconds, rasters=rasters)
 
     def _with_probabilities(self, view: View) -> View:
@@ -193,6 +209,12 @@ def _core_probabilities(view: View, found: LabelProbabilities) -> PackedRaster:
     """The probabilities of a view's core, `NODATA` where answers are not kept."""
     core = core_window(view.region)
     return pack_raster(np.where(view.keep_mask[core], found.values[(slice(None), *core)], np.uint8(NODATA)))
+
+
+def _mask_raster(view: View) -> dict[str, PackedRaster]:
+    """What is masked of a region's core, for its result; {} where nothing is."""
+    core = None if view.masked is None else view.masked.pixels[core_window(view.region)]
+    return {} if core is None or not core.any() else {MASK: pack_raster(core)}
 
 
 def _coverage(view: View, plan: ImagePlan) -> Coverage:

@@ -7,14 +7,15 @@ band is resampled once, from its own grid straight to the requested size.
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ReadError
-from ..files import fingerprint, is_remote
+from ..files import is_remote
 from ..formats import recognise
 from ..geometry import Box
 from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels, StoredLevel
@@ -24,27 +25,18 @@ from ..resample import pixel_edges
 from .bands import canonical_band, find_product_metadata, is_sentinel2, match_band, sensor_from_name
 from .gdal import CACHE_BYTES, limit_cache
 from .geotiff import RasterImage, RasterReader
+from .joined_bands import BandGrid, align, is_raster, join_bands, scan_band
 from .metadata import RasterOptions
-from .radiometry import SCALE_SOURCE
-from .stac import Asset, read_item
+from .stac import StacItem, holds_items, read_item
+from .stac_scene import scan_item, scan_items
 
-HEAD_BYTES = 4096
 MIN_BANDS = 2
 NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _RESOLUTION = re.compile(r"_(10|20|60)m(?![A-Za-z0-9])")
 _SENTINEL_TILE = re.compile(r"^(L\d_)?T\d{2}[A-Z]{3}_")  # names of the files of a Sentinel-2 granule
-_MAX_SKEW = 1e-9
 
 _BandFiles = dict[str, list[str]]
 """Band id → files."""
-
-
-@dataclass(frozen=True, slots=True)
-class BandGrid:
-    """Where a band's grid lies on its scene's: band pixel = scene pixel · `scale` + `shift`, each for x and y."""
-
-    scale: tuple[float, float]
-    shift: tuple[float, float]
 
 
 class SceneReader:
@@ -57,20 +49,20 @@ class SceneReader:
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:
-        """A folder that holds at least two bands of one scene, a file of variables, or a STAC item."""
-        if head.startswith(NETCDF) or (head and _is_item(uri)):
+        """A folder that holds at least two bands of one scene, a file of variables, or an item of STAC or a list."""
+        if head.startswith(NETCDF) or (head and _is_stac(uri)):
             return 60
         groups = _group_bands(uri) if Path(uri).is_dir() else {}
         if not groups:
-            return 0
+            return 60 if Path(uri).is_dir() and _items(uri) else 0
         names = {name for group in groups.values() for files in group.values() for name in files}
         product = _is_safe(uri) or any(sensor_from_name(Path(name).name) for name in names)
         return 90 if product else 60
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
-        """The scenes in a folder, a file of variables or a STAC item. Raises `ReadError` where one cannot be read."""
-        if not Path(uri).is_dir():
-            return [_scan_item(uri, options)] if _is_item(uri) else _scan_variables(uri, options)
+        """The scenes in a folder, a file of variables or of STAC. Raises `ReadError` where one cannot be read."""
+        if not Path(uri).is_dir() and not self.is_archive(uri, b"{"):
+            return [scan_item(uri, read_item(uri), options)] if _is_stac(uri) else _scan_variables(uri, options)
         found = self.scan_folder(uri, options)
         if found.failed:
             raise found.failed[0][1]
@@ -79,12 +71,26 @@ class SceneReader:
             raise ReadError(uri, "must hold at least two single-band files of one scene", remedy=remedy)
         return found.infos
 
+    def is_archive(self, uri: str, head: bytes) -> bool:
+        """Whether a file lists STAC items: a collection, a catalogue or a collection of items."""
+        return head.lstrip().startswith(b"{") and _is_stac(uri) and holds_items(uri)
+
     def scan_folder(self, folder: str, options: RasterOptions) -> FolderScan:
-        """The scenes in a folder, those that failed with their files, and side files."""
+        """The scenes in a folder or a list of STAC items, those that failed with their files, and side files.
+
+        An item of STAC counts where its assets lie in the folder; else it is a side file, and they are other files.
+        """
+        if not Path(folder).is_dir():
+            return scan_items(folder, options)
         infos: list[ImageInfo] = []
         failed: list[tuple[tuple[str, ...], ReadError]] = []
         side: dict[str, str] = {}
-        groups = _group_bands(folder)
+        for path, item in _items(folder):
+            try:
+                infos.append(scan_item(path, item, options))
+            except ReadError as error:
+                side[path] = f"a STAC item whose assets are read by their own names: it {error.rule} ({error.value})"
+        groups = _group_bands(folder, {name for info in infos for name in info.files})
         for key, group in groups.items():
             files = tuple(name for names in group.values() for name in names)
             try:
@@ -123,10 +129,10 @@ class SceneImage(BaseImage):
         finest = dict(info.facts).get("grid", "")
         if not (finest.isdecimal() and int(finest) < len(info.files)):
             raise ReadError(info.uri, "must have the facts of its scan", value=finest, remedy="Scan it again")
-        grid = _scan_band(info.files[int(finest)], options)
+        grid = scan_band(info.files[int(finest)], options)
         for place in self._channel_indices:
-            band = _scan_band(info.files[place], options)
-            self._bands.append((RasterImage(band), _align(grid, band)))
+            band = scan_band(info.files[place], options)
+            self._bands.append((RasterImage(band), align(grid, band)))
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. A pixel is valid where all its channels are."""
@@ -212,9 +218,20 @@ def _join_variables(group: Sequence[ImageInfo]) -> ImageInfo:
     )
 
 
-def _is_item(uri: str) -> bool:
+def _is_stac(uri: str) -> bool:
     found = None if is_remote(uri) else recognise(uri, b"{")
     return found is not None and found.key == "stac"
+
+
+def _items(folder: str) -> list[tuple[str, StacItem]]:
+    """The STAC items in a folder that have an asset in it, with their files."""
+    found: list[tuple[str, StacItem]] = []
+    for path in sorted(Path(folder).iterdir()):
+        if path.suffix.lower() in {".json", ".geojson"} and path.is_file() and _is_stac(str(path)):
+            with suppress(ReadError):
+                item = read_item(str(path))
+                found += [(str(path), item)] if item.assets else []
+    return found
 
 
 def _is_safe(folder: str) -> bool:
@@ -230,10 +247,13 @@ def _candidates(folder: str) -> list[str]:
     return [str(path) for place in places if place.is_dir() for path in sorted(place.iterdir()) if path.is_file()]
 
 
-def _group_bands(folder: str) -> dict[str, _BandFiles]:
-    """Name with {} for the band id → files of its bands, for rasters that have at least one sibling band."""
+def _group_bands(folder: str, taken: Collection[str] = ()) -> dict[str, _BandFiles]:
+    """Name with {} for the band id → files of its bands, for rasters that have at least one sibling band.
+
+    Without files that are `taken` by another image.
+    """
     groups: dict[str, _BandFiles] = {}
-    for path in _candidates(folder):
+    for path in (path for path in _candidates(folder) if path not in taken):
         name = Path(path).name
         token = match_band(name)
         if token is None:
@@ -246,18 +266,11 @@ def _group_bands(folder: str) -> dict[str, _BandFiles]:
         sentinel = is_sentinel2(None, group)
         bands: _BandFiles = {}
         for band, files in group.items():
-            if rasters := [path for path in files if _is_raster(path)]:
+            if rasters := [path for path in files if is_raster(path)]:
                 bands.setdefault(canonical_band(band, sentinel=sentinel), []).extend(rasters)
         if len(bands) >= MIN_BANDS:
             kept[key] = dict(sorted(bands.items(), key=lambda item: _band_order(item[0])))
     return kept
-
-
-def _is_raster(path: str) -> bool:
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-    found = recognise(path, head)
-    return (found is None or not found.strict) and RasterReader().identify(path, head) > 0
 
 
 def _band_order(band: str) -> tuple[str, float, str]:
@@ -282,85 +295,10 @@ def _describe_scene(
     names = reversed(Path(paths[0]).resolve().parts)
     sensor = next((found for name in names if (found := sensor_from_name(name))), None)
     metadata = None if sensor is None else find_product_metadata(paths[0], sensor)
-    bands = {name: _scan_band(path, options) for name, path in zip(group, paths, strict=True)}
-    joined = _join_bands(folder, bands, options, side=[str(metadata)] if metadata else [])
+    bands = {name: scan_band(path, options) for name, path in zip(group, paths, strict=True)}
+    joined = join_bands(folder, bands, options, side=[str(metadata)] if metadata else [])
     named = "" if sensor is None else sensor.name
     return replace(joined, id=_scene_id(folder, key, alone=alone), part=key, sensor=named)
-
-
-def _join_bands(uri: str, bands: Mapping[str, ImageInfo], options: RasterOptions, side: Sequence[str]) -> ImageInfo:
-    """A scene of bands by name, on the grid of the finest. `side` are files that belong to it. Raises `ReadError`."""
-    infos = list(bands.values())
-    finest = min(infos, key=lambda band: (_pixel_area(band), -band.size[0] * band.size[1]))
-    for band in infos:
-        _align(finest, band)
-    beside = {name for band in infos for name in band.files[1:]} | {*side}
-    files = (*(band.uri for band in infos), *sorted(beside))
-    return ImageInfo(
-        uri=uri,
-        reader="scene",
-        size=finest.size,
-        channels=tuple(replace(band.channels[0], name=name) for name, band in bands.items()),
-        placement=finest.placement,
-        files=files,
-        fingerprint=fingerprint([name for name in files if is_remote(name) or Path(name).is_file()]),
-        options=tuple(options.texts().items()),
-        notes=tuple(dict.fromkeys(note for band in infos for note in band.notes)),
-        facts=(("grid", str(infos.index(finest))), *dict.fromkeys(fact for band in infos for fact in band.facts)),
-        personal=False,
-    )
-
-
-def _scan_item(uri: str, options: RasterOptions) -> ImageInfo:
-    """The assets of a STAC item that are single bands in local files, as one scene. Raises `ReadError`."""
-    item = read_item(uri)
-    bands: dict[str, ImageInfo] = {}
-    left_out = list(item.left_out)
-    differing: dict[str, list[str]] = {}
-    for asset in item.assets:
-        name = asset.name
-        try:
-            if name in bands:
-                left_out.append(f"{Path(asset.path).name}: another asset is the band {name}")
-            elif _is_raster(asset.path):
-                bands[name], against = _describe_asset(asset, _scan_band(asset.path, options))
-                differing.setdefault(against, []).append(name)
-            else:
-                left_out.append(f"{name}: it is no raster")
-        except ReadError as error:
-            left_out.append(f"{name}: it {error.rule} ({error.value})")
-    if not bands:
-        rule = "must be a STAC item with assets that are single bands in files in or below its folder"
-        remedy = "Download its assets beside it under their relative hrefs, or give the downloaded files themselves"
-        raise ReadError(uri, rule, value="; ".join(left_out) or "no assets", remedy=remedy)
-    joined = _join_bands(uri, bands, options, side=[uri])
-    named = sensor_from_name(item.id + "_")
-    notes = [f"Of {', '.join(names)} {against}." for against, names in differing.items() if against]
-    notes += [f"Assets of the STAC item that were not read: {'; '.join(left_out)}."] if left_out else []
-    nodata = {asset.nodata for asset in item.assets}
-    default = [("default_nodata", f"{number:g}") for number in nodata if number is not None and len(nodata) == 1]
-    return replace(
-        joined,
-        id=item.id,
-        options=tuple(sorted({**dict(default), **dict(joined.options)}.items())),
-        notes=(*joined.notes, *notes, *filter(None, [item.note])),
-        facts=(*joined.facts, *item.facts),
-        sensor="" if named is None else named.name,
-    )
-
-
-def _describe_asset(asset: Asset, band: ImageInfo) -> tuple[ImageInfo, str]:
-    """A band with what its item states; and what of that the tags of the file contradict, which win."""
-    channel, against = replace(band.channels[0], common=asset.common or band.channels[0].common), ""
-    own = channel.scale, channel.offset
-    stated = 1.0 if asset.scale is None else asset.scale, asset.offset or 0.0
-    if own == (1.0, 0.0) != stated:
-        channel = replace(channel, scale=stated[0], offset=stated[1])
-        band = replace(band, facts=(*band.facts, (SCALE_SOURCE, "the STAC item")))
-    elif own != stated and (asset.scale, asset.offset) != (None, None):
-        numbers = "scale {:g} and offset {:g} in the file are used, against {:g} and {:g} in the STAC item"
-        against = numbers.format(*own, *stated)
-    return replace(band, channels=(channel,)), against
 
 
 def _scene_id(folder: str, key: str, *, alone: bool) -> str:
@@ -382,43 +320,3 @@ def _finest_file(folder: str, band: str, files: Sequence[str]) -> str:
         value, remedy = " and ".join(files), "Keep one of them in the folder"
         raise ReadError(f"band {band} of {folder}", "must be one file of the scene", value=value, remedy=remedy)
     return files[resolutions.index(min(resolutions))]
-
-
-def _scan_band(path: str, options: RasterOptions) -> ImageInfo:
-    infos = RasterReader().scan(path, options)
-    if len(infos) != 1 or len(infos[0].channels) != 1:
-        found = f"{sum(len(info.channels) for info in infos)} channels"
-        remedy = "Give multi-band files on their own, outside a folder of bands"
-        raise ReadError(path, "must hold a single band, as part of a scene", value=found, remedy=remedy)
-    return infos[0]
-
-
-def _pixel_area(info: ImageInfo) -> float:
-    return abs(float(np.linalg.det(np.asarray(info.placement.matrix)[:2, :2])))
-
-
-def _align(scene: ImageInfo, band: ImageInfo) -> BandGrid:
-    """The grid of a band on that of the scene's finest band. Raises `ReadError` that names both files."""
-
-    def mismatch(rule: str, value: str) -> ReadError:
-        remedy = "Keep only bands of one scene in the folder, or warp one to the other"
-        return ReadError(f"{band.uri} and {scene.uri}", rule, value=value, remedy=remedy)
-
-    place, size = scene.placement, scene.size
-    if band.placement.crs != place.crs:
-        raise mismatch("must share a CRS as bands of a scene", "two different ones")
-    if place.warp is not None and (band.placement, band.size) != (place, size):
-        raise mismatch("must share control points and size as bands of a scene", f"{band.size} and {size}")
-    if not place.has_unit and band.size != size:
-        raise mismatch("must have the same size, being bands without georeference", f"{band.size} and {size}")
-    own, joint = (np.vstack([p.matrix, [0, 0, 1]]) for p in (band.placement, place))
-    (across, skew_x, right), (skew_y, down, below) = np.linalg.solve(own, joint)[:2].tolist()
-    if not (across > 0 and down > 0 and max(abs(skew_x), abs(skew_y)) < _MAX_SKEW):
-        raise mismatch("must have parallel axes as bands of a scene", f"grids turned by {skew_x:g}, {skew_y:g}")
-    for scale, shift, length, whole in ((across, right, band.size[0], size[0]), (down, below, band.size[1], size[1])):
-        pixel = max(1.0, 1 / scale)  # the coarser of the two grids, in scene pixels
-        start, stop = -shift / scale, (length - shift) / scale
-        if abs(start) >= pixel or abs(stop - whole) >= pixel:
-            rule = "must cover the same extent within one pixel of the coarser band"
-            raise mismatch(rule, f"{start:g}…{stop:g} and 0…{whole} px")
-    return BandGrid((across, down), (right, below))

@@ -23,6 +23,7 @@ from ..geometry import MAX_SIDE, Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from .direct_tiles import DirectTiles
+from .icc import MAX_PROFILE_BYTES, ColourTransform, profile_facts
 from .padding import SlideOptions
 from .spacing import Spacing, slide_placement, to_micrometres
 from .staining import stated_specimen
@@ -73,11 +74,10 @@ class SlideReader:
             properties = _properties(handle.slide)
             size, levels, specimen = handle.slide.dimensions, handle.levels(properties), _specimen(handle.slide)
             handle.probe_levels()
+            icc, icc_notes = profile_facts(handle.profile(properties), uri, colours=True, apply=options.icc == "apply")
             if (direct := DirectTiles.open(files[0], levels, handle.steps, handle.try_read)) is not None:
                 direct.close()  # opened to decode here, where that may fail, what opening an image decodes
         placement, notes = slide_placement(_stored_spacing(properties))
-        if "openslide.icc-size" in properties:
-            notes = (*notes, "The ICC profile of the file is not applied.")
         return (
             ImageInfo(
                 uri=files[0],
@@ -88,10 +88,10 @@ class SlideReader:
                 files=files,
                 fingerprint=fingerprint(files),
                 options=tuple(options.texts().items()),
-                notes=notes,
+                notes=(*notes, *icc_notes),
                 origin=_bounds(files[0], properties, size)[0],
                 kind="slide",
-                facts=(("levels", str(len(levels))), *_objective(properties), *specimen),
+                facts=(("levels", str(len(levels))), *_objective(properties), *icc, *specimen),
             ),
         )
 
@@ -125,11 +125,14 @@ class SlideImage(BaseImage):
             )
             for level in self._levels
         ]
+        options = scan_options(SlideOptions, info)
+        profile = handle.profile(properties) if options.icc == "apply" else None
+        self._colours = None if profile is None else ColourTransform(profile, info.id or info.uri)
         self._direct = DirectTiles.open(info.uri, self._levels, handle.steps, handle.try_read)
         if self._direct is not None:
             self._opened.callback(self._direct.close)
             handle.close()  # it opens again for a tile that cannot be decoded directly
-        padding = scan_options(SlideOptions, info).padding_of(len(CHANNELS), "reader 'slide'")
+        padding = options.padding_of(len(CHANNELS), "reader 'slide'")
         padding = None if padding is None else padding[self._channel_indices]
         self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), np.dtype(np.uint8), self._fetch, padding)
 
@@ -161,6 +164,8 @@ class SlideImage(BaseImage):
             across, down = (self._in_scan(self._levels[number], i, at, size[i]) for i, at in enumerate((x, y)))
             inside = down[:, None] & across
             valid = inside if valid is None else valid & inside
+        if self._colours is not None:
+            pixels = self._colours.convert(pixels[..., : len(CHANNELS)])
         return select_channels(pixels, self._channel_indices), None if valid is None or valid.all() else valid
 
     def _draw(self, number: int, x: int, y: int, size: tuple[int, int]) -> Pixels:
@@ -225,6 +230,20 @@ class _Handle(contextlib.AbstractContextManager["_Handle", None]):
         width, height = self.slide.dimensions
         for number in range(len(self.steps)):
             self.try_read((width // 2, height // 2), number, (16, 16))
+
+    def profile(self, properties: Mapping[str, str]) -> bytes | None:
+        """The ICC profile, None without one. Raises `ReadError` for one that is not there or too long."""
+        size = _integer(properties, "icc-size")
+        if size == 0:
+            return None
+        if size is None or size > MAX_PROFILE_BYTES:
+            rule = f"must have an ICC profile of at most {MAX_PROFILE_BYTES} bytes"
+            raise ReadError(self._uri, rule, value=properties.get("openslide.icc-size", ""), remedy=_RECOPY)
+        found = self.slide.read_region((0, 0), 0, (0, 0)).info.get("icc_profile")  # which decodes nothing
+        if not isinstance(found, bytes):
+            rule, value = "must have an ICC profile that can be read", f"{size} bytes by its header"
+            raise ReadError(self._uri, rule, value=value, remedy=_RECOPY)
+        return found
 
     def close(self) -> None:
         """Close the file."""

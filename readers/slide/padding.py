@@ -4,7 +4,7 @@
 
 import math
 from functools import reduce
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -26,6 +26,11 @@ _CANDIDATES: Final = 4
 class SlideOptions(Options):
     """Options of readers of slides."""
 
+    icc: Literal["ignore", "apply"] = Field(
+        default="ignore",
+        description="Whether 8-bit colours are converted to sRGB by the file's ICC profile; `--icc` sets it. The value "
+        "of `padding` is then one after conversion.",
+    )
     padding: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(),
         description="Value of each channel, such as 0,0,0, where nothing was scanned, which is no data. By default a "

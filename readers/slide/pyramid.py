@@ -4,7 +4,7 @@ Only the tiles that a box needs are read and decoded, whatever their number, bit
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
@@ -19,6 +19,7 @@ from ..geometry import Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import invalid_option, scan_options
 from ..orientation import tag_note
+from .icc import ColourTransform, profile_facts
 from .padding import SlideOptions
 from .scenes import Scene, find_scenes
 from .spacing import Spacing, slide_placement
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 _RGB: Final = ("red", "green", "blue")
+_ICC_PROFILE: Final = 34675  # tag
 _PAGE_AXES: Final = frozenset({"Y", "X", "S"})  # within a page
 _OPTION_AXES: Final = {"Z": "z", "T": "t"}  # axes of which one position is read, and the option that chooses it
 
@@ -142,6 +144,11 @@ class TiffAxes:
         return notes
 
     @property
+    def in_8_bit_colours(self) -> bool:
+        """Whether the channels are red, green and blue of 8 bits, and no others."""
+        return self.colour and self._visible == len(_RGB) and self._channels == 1 and self.dtype == "uint8"
+
+    @property
     def _visible(self) -> int:
         return self.samples - self.alpha
 
@@ -157,6 +164,17 @@ def _position(axis: str, length: int, options: PyramidOptions) -> int:
         rule = f"must be from 0 to {length - 1} for this file"
         raise invalid_option(option or axis, "reader 'pyramid'", rule, value=str(position))
     return position
+
+
+def plane_notes(lengths: Mapping[str, int], options: PyramidOptions, z_step: float | None) -> list[str]:
+    """Notes on the axes z and t of which one of several positions is read; `z_step` is in µm."""
+    apart = {"z": f", {z_step:.4g} µm apart" if z_step is not None else ""}
+    return [
+        f"The file has {length} positions along axis {axis.upper()}{apart.get(axis, '')}; "
+        f"{getattr(options, axis)} is read (--reader-options {axis}=…)."
+        for axis, length in lengths.items()
+        if length > 1
+    ]
 
 
 class PyramidReader:
@@ -209,8 +227,12 @@ class PyramidImage(BaseImage):
             found = f"{page.imagewidth} × {page.imagelength} px"
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
         options = scan_options(PyramidOptions, info)
-        samples, self._alpha = TiffAxes.of(series, info.uri).locate(options)
-        self._samples = [samples[place] for place in self._channel_indices]
+        axes = TiffAxes.of(series, info.uri)
+        samples, self._alpha = axes.locate(options)
+        profile = _icc_profile(page) if options.icc == "apply" else None
+        subject = info.id or info.uri
+        self._colours = None if profile is None else ColourTransform(profile, subject, colours=axes.in_8_bit_colours)
+        self._samples = samples if self._colours else [samples[place] for place in self._channel_indices]
         levels = pyramid_levels(series)
         self._pages = [level.pages for level in levels]
         frames = [level.keyframe for level in levels]
@@ -235,7 +257,14 @@ class PyramidImage(BaseImage):
         self._handles.close()
 
     def _fetch(self, number: int, column: int, row: int) -> Tile:
-        """One tile of a level, all channels."""
+        """One tile of a level, the chosen channels."""
+        if self._colours is None:
+            return self._fetch_stored(number, column, row)
+        pixels, valid = self._fetch_stored(number, column, row)
+        return select_channels(self._colours.convert(pixels), self._channel_indices), valid
+
+    def _fetch_stored(self, number: int, column: int, row: int) -> Tile:
+        """One tile of a level as it is stored: the chosen channels, all for a conversion of colours."""
         level = self._levels[number]
         _, _, width, height = level.place(column, row)
         samples = self._samples if self._alpha is None else [*self._samples, self._alpha]
@@ -273,6 +302,8 @@ def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions)
     axes.locate(options)  # refuses an option out of range
     options.padding_of(len(channels), f"reader {PyramidReader.name!r}")
     placement, spacing_notes = slide_placement(ome.spacing or _resolution_tag(page))
+    profile, colours = _icc_profile(page), axes.in_8_bit_colours
+    icc, icc_notes = profile_facts(profile, uri, colours=colours, apply=options.icc == "apply")
     levels = len(pyramid_levels(series))
     return ImageInfo(
         uri=uri,
@@ -283,9 +314,9 @@ def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions)
         part=scene.part,
         files=(uri,),
         options=tuple(options.texts().items()),
-        notes=(*spacing_notes, *_notes(series), *axes.notes(options)),
+        notes=(*spacing_notes, *_notes(series), *icc_notes, *axes.notes(options)),
         kind="slide",
-        facts=(("levels", str(levels)), *scene.facts, *ome.specimen),
+        facts=(("levels", str(levels)), *scene.facts, *icc, *ome.specimen),
     )
 
 
@@ -299,6 +330,11 @@ def _resolution_tag(page: "TiffPage") -> Spacing | None:
     return Spacing(unit / across[0], unit / across[1], "TIFF resolution tag")
 
 
+def _icc_profile(page: "TiffPage") -> bytes | None:
+    found = tag_value(page, _ICC_PROFILE)
+    return found if isinstance(found, bytes) and found else None
+
+
 def _ratio(value: object) -> float:
     """A TIFF rational, 0 where it is none."""
     numbers = cast("tuple[int, ...]", value) if isinstance(value, tuple) else ()
@@ -309,7 +345,5 @@ def _notes(series: "TiffPageSeries") -> list[str]:
     notes: list[str] = []
     if series.keyframe.photometric == 0:
         notes.append("Zero is white in this file; its values are not inverted.")
-    if 34675 in series.keyframe.tags:
-        notes.append("The ICC profile of the file is not applied.")
     turned = tag_note(tag_value(series.keyframe, ORIENTATION), applied=False)
     return [*notes, turned] if turned else notes

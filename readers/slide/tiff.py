@@ -208,7 +208,7 @@ class OmeMetadata:
     @classmethod
     def parse(cls, text: str) -> "tuple[OmeMetadata, ...]":
         """The metadata of each `Image`; none where the text is no OME-XML, or is refused by `xml_bomb`."""
-        root = _parse_xml(text)
+        root = parse_xml(text)
         if root is None:
             return ()
         named = (entry for entry in root.iterfind("{*}StructuredAnnotations//{*}M") if _of_specimen(entry.get("K", "")))
@@ -239,11 +239,12 @@ def _of_specimen(key: str) -> bool:
 
 def qptiff_channel(description: str) -> str:
     """The name of a QPTIFF channel from the description of its page: the biomarker, else the filter."""
-    root = _parse_xml(description)
+    root = parse_xml(description)
     return "" if root is None else (root.findtext("Biomarker") or root.findtext("Name") or "").strip()
 
 
-def _parse_xml(text: str) -> ET.Element | None:
+def parse_xml(text: str) -> ET.Element | None:
+    """The root of XML; None where it is malformed or refused by `xml_bomb`."""
     if xml_bomb(text):
         return None
     try:

@@ -262,12 +262,25 @@ def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illuminatio
 
 
 def read_tissue_annotation(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
+    """As `slide_polygons`, for the area of interest. Raises `RequestError` also where no polygon lies on the slide."""
+    subject = f"the area of interest {path}"
+    area, doubt = slide_polygons(path, info, subject)
+    if area.area <= 0:
+        raise RequestError(
+            f"{subject} for {info.id or info.uri}",
+            "must cover a part of the image",
+            value="none of its polygons lies on it",
+            remedy="Check that it was drawn on this slide, in pixels",
+        )
+    return area, doubt
+
+
+def slide_polygons(path: str, info: ImageInfo, subject: str) -> tuple[BaseGeometry, str]:
     """The union of the polygons of a QuPath annotation in level-0 pixels, cut to the slide, and what to tell of it.
 
     QuPath counts pixels from the slide's scanned area, so `info.origin` is added. Raises `RequestError` as
-    `read_polygons` and `check_pixels` do, and where no polygon lies on the slide.
+    `read_polygons` and `check_pixels` do; `subject` names the file in it.
     """
-    subject = f"the area of interest {path}"
     polygons = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
     doubt = check_pixels(polygons, info, subject)
 
@@ -275,15 +288,7 @@ def read_tissue_annotation(path: str, info: ImageInfo) -> tuple[BaseGeometry, st
         return xy + np.asarray(info.origin, dtype=np.float64)
 
     whole = shapely.transform(shapely.union_all(polygons), shift)
-    area = whole.intersection(shapely.box(0, 0, *info.size))
-    if area.area <= 0:
-        raise RequestError(
-            f"{subject} for {info.id or info.uri}",
-            "must cover a part of the image",
-            value=f"{len(polygons)} polygons within {whole.bounds}",
-            remedy="Check that it was drawn on this slide, in pixels",
-        )
-    return area, doubt
+    return whole.intersection(shapely.box(0, 0, *info.size)), doubt
 
 
 def polygon_mask(area: BaseGeometry, shape: tuple[int, int], scale: tuple[float, float]) -> Mask:

@@ -12,6 +12,7 @@ from .page import shorten
 from .tables import PageTable, Shown, Style, page_table
 
 _MOST_ROWS: Final = 200
+_MOST_PARTS: Final = 2000
 _MOST_NAMES: Final = 5
 _MOST_RANGES: Final = 40
 
@@ -32,8 +33,8 @@ def _column(name: str, heading: str, style: Style = "") -> Shown[Rows[_Row]]:
     return Shown(column, heading, style)
 
 
-def coverage_table(record: Record, images: Sequence[ImageRecord]) -> PageTable:
-    """What became of the area of each stack: the parts sum to the whole."""
+def coverage_table(record: Record, images: Sequence[ImageRecord], noun: str = "stack") -> PageTable:
+    """What became of the area of each image, which `noun` names: the parts sum to the whole."""
     rows = [
         _Row(image.info.id, area.status, area.reason, format_share(area_share(total_area([area]), whole)))
         for image in images
@@ -41,11 +42,13 @@ def coverage_table(record: Record, images: Sequence[ImageRecord]) -> PageTable:
         for area in image.areas
         if area.pixels
     ]
-    columns = [_column("image", "stack"), _column("status", "became"), _column("what", "share of its area")]
+    columns = [_column("image", noun), _column("status", "became"), _column("what", "share of its area", "number")]
     note = "" if record.assessed else "No model was chosen: nothing was assessed."
+    if len(rows) > _MOST_PARTS:
+        rows, note = rows[:_MOST_PARTS], f"{_MOST_PARTS:,} of {len(rows):,} parts are listed: areas.csv has all."
     return page_table(
         "coverage",
-        "What became of each stack",
+        f"What became of each {noun}",
         [*columns, _column("reason", "reason", "text")],
         [Rows(rows)],
         note=note,
@@ -66,6 +69,22 @@ def slice_table(images: Sequence[ImageRecord]) -> PageTable:
     columns += [_column("what", "which", "text"), _column("reason", "reason", "text")]
     caption = "Slices left out or unreadable, whole or in part"
     return page_table("slices-left-out", caption, columns, [Rows(rows)], note=note)
+
+
+def failure_table(images: Sequence[ImageRecord]) -> PageTable:
+    """Regions that failed, by reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for image in images:
+        for region, error in image.failures:
+            found.setdefault((image.info.id, error), []).append(region)
+    rows = [
+        _Row(image, "", reason, _names(regions), len(regions))
+        for (image, reason), regions in list(found.items())[:_MOST_ROWS]
+    ]
+    note = f"{_MOST_ROWS} of {len(found)} reasons are listed: areas.csv has all." if len(found) > _MOST_ROWS else ""
+    columns = [_column("image", "image"), _column("count", "regions", "number"), _column("reason", "reason", "text")]
+    columns += [_column("what", "such as", "text")]
+    return page_table("regions-failed", "Regions that failed", columns, [Rows(rows)], note=note)
 
 
 def file_table(record: Record) -> PageTable:

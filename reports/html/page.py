@@ -1,13 +1,14 @@
-"""The shell of an HTML page: one file that shows everything offline, runs nothing and asks nobody.
+"""The shell of an HTML page: one file that shows everything offline, runs only its own scripts and asks nobody.
 
 A page is a template of this folder that extends `page.html`, which has style, header and footer, and uses the macros of
 `parts.html` for tables, facts, notes and pictures. Every text is escaped, and has no invisible character, wherever it
-comes from. The policy allows the page's own style, by its sha256, and pictures in the page; a browser refuses all else.
+comes from. The policy allows the page's own style and scripts, by their sha256, and pictures in the page; a browser
+refuses all else.
 """
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,7 +39,42 @@ class Head:
 
 def render_page(template: str, head: Head, **values: object) -> str:
     """The HTML of a page. `template` is a file of this folder, `values` what it uses besides `head`."""
-    return _environment().get_template(template).render(head=head, **values)
+    return "".join(page_parts(template, head, (), (), **values))
+
+
+def page_parts(
+    template: str,
+    head: Head,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    **values: object,
+) -> Iterator[str]:
+    """As `render_page`, in parts, so that a large page is never whole in memory.
+
+    `styles` are files of this folder after `page.css`; `scripts` are those that the page, and nothing else, may run.
+    """
+    style, (*code,) = _read("page.css", *styles), map(_read, scripts)
+    allowed = f"style-src {_digest(style)}; img-src data:"
+    if code:
+        allowed += f"; script-src {' '.join(map(_digest, code))}"
+    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+    yield from (
+        _environment()
+        .get_template(template)
+        .generate(head=head, stylesheet=style, scripts=code, policy=policy, **values)
+    )
+
+
+@cache
+def _read(*names: str) -> str:
+    """Files of this folder, one after the other, without a script's link to its source map, which no page has."""
+    texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in names]
+    return "".join(text.partition("\n//# sourceMappingURL=")[0] for text in texts)
+
+
+def _digest(text: str) -> str:
+    """The sha256 of a text as a source of a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def shorten(text: str, most: int = _LONGEST, where: str = "") -> str:
@@ -52,9 +88,7 @@ def shorten(text: str, most: int = _LONGEST, where: str = "") -> str:
 def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    made = Environment(
+    return Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
@@ -63,10 +97,6 @@ def _environment() -> "Environment":
         keep_trailing_newline=True,
         finalize=_clean,
     )
-    allowed = f"style-src 'sha256-{digest}'; img-src data:"
-    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
-    made.globals.update(stylesheet=style, policy=policy)  # pyright: ignore[reportUnknownMemberType]
-    return made
 
 
 def _clean(value: object) -> object:

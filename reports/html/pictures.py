@@ -9,6 +9,7 @@ from PIL import Image
 
 MOST_BYTES: Final = 192 << 10
 """Most bytes of a picture in a page, before they are written as text, which takes a third more."""
+_LARGE: Final = 1200 * 1200  # pixels
 _QUALITIES: Final = (92, 80, 65, 45, 25)  # of JPEG, tried in this order
 
 
@@ -24,15 +25,20 @@ class PagePicture:
     """What it shows, for who cannot see it."""
 
 
-def embed(picture: Image.Image, alt: str) -> PagePicture:
-    """A picture as part of a page: without loss where that fits `MOST_BYTES`, else as JPEG, else reduced by halves."""
-    content, kind = _encoded(picture, "PNG"), "png"
+def embed(picture: Image.Image, alt: str, most: int = MOST_BYTES) -> PagePicture:
+    """A picture as part of a page: without loss where that fits `most` bytes, else as JPEG, else reduced by halves.
+
+    Whether it fits without loss is not tried of large pictures, since it takes a second, and hardly any does.
+    """
+    content, kind = b"", ""
+    if picture.width * picture.height <= _LARGE:
+        content, kind = _encoded(picture, "PNG"), "png"
     for quality in _QUALITIES:
-        if len(content) <= MOST_BYTES:
+        if content and len(content) <= most:
             break
         content, kind = _encoded(picture, "JPEG", quality=quality, subsampling=0), "jpeg"
-    if len(content) > MOST_BYTES:
-        return embed(picture.reduce(2), alt)
+    if len(content) > most and max(picture.size) > 1:
+        return embed(picture.reduce(2), alt, most)
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return PagePicture(source, picture.width, picture.height, alt)
 

@@ -17,6 +17,7 @@ from ..structures import STRUCTURES, StackStructures, measure_labels
 from ..studies import SERIES, STUDIES, StudyRow
 from ..table import Column
 from ..writer import ImageRecord, PartlyWrittenError, Record, image_file
+from .facts import NAMED, STATUS, method_facts, model_name, warnings_of
 from .findings import findings_table, holds_in_patient
 from .key_images import (
     BY_EXTENT,
@@ -37,13 +38,6 @@ from .tables import PageTable, Shown, Style, page_table
 
 _GONE: Final = "The image is gone, has changed since the run, or cannot be rendered."
 _IDENTIFYING: Final = "It is not shown: the file states that identifying text is burned into its pixels."
-_NAMED: Final = 12  # findings that a caption names
-_STATUS: Final[Mapping[str, str]] = {
-    "complete": "All that was planned was analysed.",
-    "partial": "Part of the study was not analysed: see what was not assessed.",
-    "doubtful": "Read the warnings before you use any number.",
-    "not assessed": "No model was chosen, so nothing was assessed: having no finding means nothing.",
-}
 _SERIES: Final[Mapping[str, tuple[str, Style]]] = {
     "image": ("stack", ""),
     "modality": ("modality", ""),
@@ -188,20 +182,14 @@ class _StudyPage:
         record = self.record
         row = StudyRow(record, self.images)
         values = {column.name: column.texts(row)[0] for column in STUDIES}
-        model = " ".join(filter(None, (record.model.get("name"), record.model.get("version"))))
         facts = [
             ("Modalities", values["modalities"]),
             ("Series", values["n_series"]),
             ("Stacks and single images", values["n_stacks"]),
             ("Slices and frames", values["n_instances"]),
             ("Findings", values["n_findings"] if record.assessed else "not assessed"),
-            ("Model", model if record.assessed else "none"),
+            ("Model", model_name(record)),
         ]
-        warned: dict[str, list[str]] = {}
-        for one in self.images:
-            forced = [f"Outside the domain of the model, and forced: {one.forced}."] if one.forced else []
-            for text in (*one.warnings, *forced):
-                warned.setdefault(text, []).append(one.info.id)
         related = [
             ("Files read", values["n_read"]),
             ("Files left out", values["n_skipped"]),
@@ -213,14 +201,14 @@ class _StudyPage:
             "study.html",
             Head(f"Study {self.study}", use, record.version),
             status=values["status"],
-            status_text=_STATUS[values["status"]],
+            status_text=STATUS[values["status"]],
             facts=[(name, value) for name, value in facts if value],
-            warnings=[(_names(ids), text) for text, ids in warned.items()],
+            warnings=warnings_of(self.images),
             series=self._series(),
             stacks=list(self._stacks()),
             related=[(name, value) for name, value in related if value not in {"", "0"}],
             left_out=[coverage_table(record, self.images), slice_table(self.images), file_table(record)],
-            method=self._method(),
+            method=method_facts(record),
             assessed=record.assessed,
             most_px=LONGEST_PX,
         )
@@ -286,7 +274,7 @@ class _StudyPage:
             outlined = [] if findings is None else list(zip((shown + 1).tolist(), findings.take(shown), strict=True))
             picture, sides = None if identifying else next(pixels, None), edges(info, plane)
             title = f"Slice {plane + 1} of {len(info.planes)}" if len(info.planes) > 1 else "The image"
-            named = sorted((number, one.label, palette[one.label]) for number, one in outlined[:_NAMED])
+            named = sorted((number, one.label, palette[one.label]) for number, one in outlined[:NAMED])
             made = None
             if picture is not None:
                 about = KeyImage(plane, f"{plane + 1}/{len(info.planes)}", _short_window(image), sides)
@@ -311,22 +299,6 @@ class _StudyPage:
         ]
         caption = f"Structures of {image.info.id}: volumes are voxels times the volume of a voxel"
         return page_table(f"{name}-structures", caption, shown, [rows], rest="structures.csv")
-
-    def _method(self) -> Pairs:
-        """Model, versions and what decides the results."""
-        model = dict(self.record.model) if self.record.assessed else {}
-        names = {"name": "Model", "version": "Version", "sha256": "Weights, sha256", "use": "Use"}
-        rows = [(names[key], model.pop(key)) for key in names if model.get(key)]
-        rows += [(key.replace("_", " "), value) for key, value in sorted(model.items())]
-        rows += [("Labels", ", ".join(self.record.labels))] if self.record.labels else []
-        rows += [("Preset", self.record.preset)] if self.record.preset else []
-        rows += [("limner", self.record.version)]
-        return [(name, shorten(value, where="manifest.json")) for name, value in rows if value]
-
-
-def _names(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    return ", ".join(ids[:_NAMED]) + more
 
 
 def _choice_note(shown: int, count: int, rule: str) -> str:

@@ -5,7 +5,7 @@ Findings are drawn at twice the size and reduced, which makes edges smooth; mask
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
@@ -25,6 +25,7 @@ from ...readers.geometry import Box, Points
 from ...readers.image import Mask
 from ...readers.orientation import UPRIGHT, Orientation
 from ...readers.overview import Montage
+from ...readers.regions import Region
 from ..measures import Shapes
 from ..palette import Palette, rgb
 from ..writer import ImageRecord, Overview
@@ -213,7 +214,27 @@ def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, M
     )
     if image.roi is not None:
         skipped |= ~rasterise(image.roi, size, scale)
+    if image.masked is not None and image.mask_excludes:
+        skipped |= _masked(image.masked(), size)
     return skipped & ~unreadable, unreadable
+
+
+def _masked(regions: Iterable[tuple[Region, Mask]], size: tuple[int, int]) -> Mask:
+    """What is masked on an upright picture of `size` (width, height): a pixel has what is around its centre."""
+    found = np.zeros(size[::-1], dtype=np.bool_)
+    for region, mask in regions:
+        columns, rows = (
+            np.floor((np.arange(shown) + 0.5) * side / shown / step).astype(np.intp) - span.core_start
+            for shown, side, step, span in zip(
+                size, region.grid.upright_size, region.grid.upright_scale, (region.columns, region.rows), strict=True
+            )
+        )
+        x, y = (
+            np.flatnonzero((at >= 0) & (at < length))
+            for at, length in zip((columns, rows), mask.shape[::-1], strict=True)
+        )
+        found[np.ix_(y, x)] |= mask[np.ix_(rows[y], columns[x])]
+    return found
 
 
 def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float, float]) -> Mask:

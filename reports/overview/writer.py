@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from ...model.finding import Finding
 from ...readers import geodesy
 from ...readers.files import atomic_path
+from ...readers.geometry import crs_name
 from ...readers.image import Kind
 from ...readers.orientation import UPRIGHT, Orientation
-from ..measures import LabelArea, area_share, crs_name, label_areas, total_area
+from ..measures import LabelArea, area_share, label_areas, total_area
 from ..palette import Palette, rgb
 from ..writer import DISCLAIMER, NOT_RUN, ImageRecord, Record, image_file, write_per_image
 from .painting import NODATA, SKIPPED, UNREADABLE, Canvas, draw_base, draw_findings, hatched, on_montage

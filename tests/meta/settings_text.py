@@ -7,7 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import get_args
 
-from limner.pipelines.config import Settings, flag_of, known_values
+from limner.pipelines.config import Settings
+from limner.pipelines.setting_values import flag_of, known_values
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -42,10 +42,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),
-    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py", "reports/flatgeobuf.py", "reports/pmtiles.py"),
+    "h5py": ("reports/features.py",),
+    "pyarrow": (
+        "pipelines/run/*",
+        *(f"reports/{name}.py" for name in ("geoparquet", "flatgeobuf", "features", "pmtiles", "overlay/zone_files")),
+    ),
     "pyogrio": ("reports/*", "readers/vectors.py"),
-    "pandas": ("reports/*", "pipelines/run_result.py"),
-    "PIL": ("model/*", "reports/*", "pipelines/*"),
+    "pandas": ("reports/*", "pipelines/run_result.py", "pipelines/overlays.py", "pipelines/overlay/compare.py"),
+    "PIL": ("model/*", "reports/*", "pipelines/*", "readers/slide/icc.py"),
     "matplotlib": ("pipelines/train/*",),
     "nibabel": ("reports/*",),
     "ray": ("pipelines/run/ray_engine.py",),

@@ -6,8 +6,9 @@ from types import ModuleType
 from typing import get_type_hints
 
 import pytest
-from limner.pipelines.config import Settings, flag_of
+from limner.pipelines.config import Settings
 from limner.pipelines.keywords import Keywords
+from limner.pipelines.setting_values import flag_of
 
 
 @pytest.fixture(scope="module")

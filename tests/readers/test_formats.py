@@ -231,7 +231,7 @@ def test_a_damaged_pyramid_stays_with_its_reader(here: Path) -> None:
 
 
 NOT_READ = {
-    "a.czi": (b"ZISRAWFILE" + bytes(90), "Zeiss CZI"),
+    "a.nd2": (b"\xda\xce\xbe\x0a" + bytes(90), "Nikon ND2"),
     "a.lif": (b"\x70\0\0\0" + bytes(90), "Leica LIF"),
     "a.isyntax": (b'<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">', "Philips iSyntax"),
     "a.afi": (b"<ImageList><Image><Path>a.svs</Path></Image></ImageList>", "Aperio AFI"),

@@ -99,8 +99,8 @@ def test_every_command_reports_a_signal(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        "import limner.pipelines.run.plan as plan, time\n"
-        "plan.reader_options = lambda settings: (open('begun', 'w').close(), time.sleep(60))\n"
+        "import limner.pipelines.run.scanning as scanning, time\n"
+        "scanning.reader_options = lambda settings: (open('begun', 'w').close(), time.sleep(60))\n"
     )
     running = begin(["info", "x.tif"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)})
     wait_for((tmp_path / "begun").exists, running)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 TABLES = ("areas.csv", "files.csv", "findings.csv", "summary.csv")
-REPORTS = (*TABLES, "findings.geojson", "findings.gpkg", "findings-scene.parquet", "overview-scene.png")
+REPORTS = (*TABLES, "findings.geojson", "findings.gpkg", "findings-scene.parquet", "overview-scene.png", "report.html")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -97,7 +97,7 @@ def test_reports_do_not_need_the_image(tmp_path: Path, scene: Path, card: Path, 
     scene.unlink()
     assert limner("report", out).code == 0
     after = contents(out)
-    assert {name for name in before if before[name] != after[name]} == {"overview-scene.png"}
+    assert {name for name in before if before[name] != after[name]} == {"overview-scene.png", "report.html"}
 
 
 def test_only_the_requested_labels_are_reported(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:

@@ -169,3 +169,42 @@ def test_a_run_makes_and_keeps_a_key(
         (row,) = csv.DictReader(table)
     assert row["path"].startswith("file-")
     assert row["status"] == "read"
+
+
+def test_cores_of_a_microarray_are_a_row_each(tmp_path: Path, card: Path, limner: Limner) -> None:
+    pixels, turn = np.full((900, 1100, 3), 243, dtype=np.uint8), math.radians(8)
+    y, x = np.mgrid[:900, :1100]
+    for row in range(3):
+        for column in range(4):
+            at = (
+                230 + 220 * column * math.cos(turn) - 240 * row * math.sin(turn),
+                130 + 220 * column * math.sin(turn) + 240 * row * math.cos(turn),
+            )
+            if (row, column) != (1, 2):
+                pixels[(x - at[0]) ** 2 + (y - at[1]) ** 2 < 80**2] = (190, 120, 170)
+    path = tmp_path / "array.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), metadata=None)
+    out, how = tmp_path / "out", ("--microns-per-pixel", "1", "--reports", "cores,summary-csv")
+    output = limner("run", path, "--out", out, "--model", card, "--tma", *how)
+    assert output.code == 0, output.err
+    with (out / "cores.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["core"] for row in found if row["status"] == "missing"] == ["B-3"]
+    assert len(found) == 12
+    with (out / "summary.csv").open(encoding="utf-8", newline="") as file:
+        [whole] = csv.DictReader(file)
+    assert sum(float(row["tissue_mm2"]) for row in found) == pytest.approx(float(whole["analysed_mm2"]), rel=0.1)
+    for column in [name for name in whole if name.startswith("area_mm2.")]:
+        divided = sum(float(row[column]) for row in found if row[column])
+        assert divided == pytest.approx(float(whole[column]), rel=1e-6, abs=1e-9)
+    assert (out / f"cores-{found[0]['image']}.png").is_file()
+    output = limner("run", path, "--out", tmp_path / "no", "--model", card, "--tma", *how, "--area", area(tmp_path))
+    assert output.code != 0
+    assert "must show the cores of a tissue microarray" in output.err
+
+
+def area(folder: Path) -> Path:
+    """A part of the slide with one core."""
+    path = folder / "area.geojson"
+    path.write_text(json.dumps(shapely.geometry.mapping(shapely.box(100, 0, 360, 260))))
+    return path

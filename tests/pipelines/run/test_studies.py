@@ -14,8 +14,8 @@ import pytest
 from limner.model.annotator import InputSpec
 from limner.pipelines.api import plan
 from limner.pipelines.config import Settings
-from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run.scanning import reader_options, scan_inputs
 from limner.pipelines.run.windows import with_model_window, with_visibility_note
 from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader

@@ -1,5 +1,6 @@
-"""Hierarchies of OME-Zarr, written by zarr-python."""
+"""Hierarchies of OME-Zarr, written by zarr-python, and CZI files."""
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,60 @@ def write_zarr(tmp_path: Path) -> WriteZarr:
         return path
 
     return write
+
+
+class CziWriter:
+    """Writes sub-blocks of a CZI file, of any level and in any codec."""
+
+    def __init__(self) -> None:
+        self._body = bytearray(_segment(b"ZISRAWFILE", bytes(512)))
+        self._entries: list[bytes] = []
+
+    def add(
+        self,
+        data: bytes,
+        pixel_type: int,
+        place: tuple[int, int],
+        stored: tuple[int, int],
+        *,
+        factor: int = 1,
+        compression: int = 0,
+        **axes: int,
+    ) -> None:
+        """One sub-block: its data as they are stored, corner in level-0 pixels, stored (width, height), other axes."""
+        sides = [(b"X", place[0], stored[0]), (b"Y", place[1], stored[1])]
+        listed = [(name, at, side * factor, side) for name, at, side in sides]
+        listed += [(name.encode(), at, 1, 1) for name, at in axes.items()]
+        pyramid = 0 if factor == 1 else 2
+        entry = struct.pack(
+            "<2siqiiB5si", b"DV", pixel_type, len(self._body), 0, compression, pyramid, b"", len(listed)
+        )
+        entry += b"".join(struct.pack("<4siifi", name, at, side, 0.0, kept) for name, at, side, kept in listed)
+        head = struct.pack("<iiq", 0, 0, len(data)) + entry
+        self._entries.append(entry)
+        self._body += _segment(b"ZISRAWSUBBLOCK", head.ljust(256, b"\0") + data)
+
+    def save(self, path: Path, xml: str = "") -> Path:
+        """Write the file."""
+        directory = len(self._body)
+        self._body += _segment(
+            b"ZISRAWDIRECTORY", struct.pack("<i", len(self._entries)).ljust(128, b"\0") + b"".join(self._entries)
+        )
+        metadata = len(self._body)
+        text = (xml or "<ImageDocument><Metadata/></ImageDocument>").encode()
+        self._body += _segment(b"ZISRAWMETADATA", struct.pack("<ii", len(text), 0).ljust(256, b"\0") + text)
+        same = bytes(range(16))
+        self._body[32 : 32 + 80] = struct.pack("<iiii16s16siqqiq", 1, 0, 0, 0, same, same, 0, directory, metadata, 0, 0)
+        path.write_bytes(self._body)
+        return path
+
+
+def _segment(name: bytes, content: bytes) -> bytes:
+    size = -(-len(content) // 32) * 32
+    return struct.pack("<16sqq", name, size, len(content)) + content.ljust(size, b"\0")
+
+
+@pytest.fixture
+def czi_writer() -> type[CziWriter]:
+    """A writer of CZI files."""
+    return CziWriter

@@ -14,6 +14,7 @@ from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
 from limner.readers.registry import scan
 from limner.readers.slide.openslide import SlideReader
+from PIL import ImageCms
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -200,7 +201,7 @@ def test_missing_or_changed_slide_is_refused(tmp_path: Path) -> None:
         SlideReader().open(info)
 
 
-def dicom_level(path: Path, pixels: Rgb, series: str, spacing: float, number: int) -> None:
+def dicom_level(path: Path, pixels: Rgb, series: str, spacing: float, number: int, icc: bytes = b"") -> None:
     """One level of a DICOM slide, uncompressed, in tiles of 64."""
     rows, columns = (-(-side // 64) for side in pixels.shape[:2])
     padded = np.zeros((rows * 64, columns * 64, 3), dtype=np.uint8)
@@ -230,8 +231,28 @@ def dicom_level(path: Path, pixels: Rgb, series: str, spacing: float, number: in
     )
     data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = pixels.shape[:2]
     data.ImagedVolumeHeight, data.ImagedVolumeWidth = (side * spacing for side in pixels.shape[:2])
+    if icc:
+        data.OpticalPathSequence = [pydicom.Dataset()]
+        data.OpticalPathSequence[0].ICCProfile = icc
     data.PixelData = padded.reshape(rows, 64, columns, 64, 3).swapaxes(1, 2).tobytes()
     data.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.slow
+def test_the_icc_profile_of_a_dicom_slide_is_applied_on_request(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile += bytes(-len(profile) % 2)
+    pixels = smooth(300, 420)
+    dicom_level(tmp_path / "b.dcm", pixels, "1.2.3.4", 0.00025, 1, profile)
+    for icc, fact in (
+        ("ignore", f"not applied ({len(profile)} bytes"),
+        ("apply", "applied, to sRGB, perceptual intent"),
+    ):
+        [info] = scan_with(SlideReader(), str(tmp_path / "b.dcm"), {"icc": icc})
+        assert dict(info.facts)["icc_profile"].startswith(fact)
+        with SlideReader().open(info) as image:
+            found, _ = image.read(info.box, info.size)
+        assert np.abs(found.astype(int) - pixels).max() <= 1, "sRGB in sRGB"
 
 
 @pytest.mark.slow

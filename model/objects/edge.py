@@ -1,0 +1,128 @@
+"""Strips of areas along the edge of the tissue: the mask's edge is no object.
+
+Tissue is found on an overview, so its edge is known to some micrometres only, and glass lies inside of it in places.
+There a network answers for the edge itself: a ribbon of one class that may go round a whole slide.
+"""
+# scipy states no types, and shapely leaves its functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
+
+from ...readers.regions import Grid, Region, Span
+from ..class_maps import trace
+from ..findings_table import FindingsTable, Floats
+from ..merged_findings import MergedFindings
+from ..merging import corners
+from ..views import roi_mask
+from .outlines import Numbered, Outlines, follow_pixels
+
+_BLOCK: Final = 1024  # grid pixels
+
+Masks = npt.NDArray[np.bool_]
+
+
+def find_strips(
+    found: MergedFindings, bounds: Floats, grid: Grid, tissue: BaseGeometry, width: float
+) -> Mapping[int, list[Polygon]]:
+    """The parts of areas that are no more than a strip along the edge of `tissue` (level-0 pixels), by their place.
+
+    A part is one that is connected with the edge within `width` grid pixels of it, and lies farther than `width` from
+    where the same area is deeper inside. `bounds` (N, 4) are those of the findings, in level-0 pixels. The picture's
+    own border is no edge. Each block of the grid is worked on with a margin that decides all that is in it.
+    """
+    strips: dict[int, list[Polygon]] = defaultdict(list)
+    steps = math.ceil(1.5 * width)
+    margin = steps + math.ceil(width) + 2
+    corners_xy = grid.from_level0(bounds.reshape(-1, 2)).reshape(-1, 2, 2)
+    low, high = corners_xy.min(axis=1), corners_xy.max(axis=1)
+    for x0, y0, x1, y1 in _blocks(grid, tissue, margin):
+        left, top = max(0, x0 - margin), max(0, y0 - margin)
+        right, bottom = min(grid.shape[0], x1 + margin), min(grid.shape[1], y1 + margin)
+        region = Region(grid, Span(left, right, left, right, 1), Span(top, bottom, top, bottom, 1))
+        inside = roi_mask(region, tissue)
+        near = ((low < (right, bottom)) & (high > (left, top))).all(axis=1)
+        rows = np.flatnonzero(near)
+        table = found.take(rows)
+        rows = rows[areas := np.flatnonzero(table.is_area & follow_pixels(table.geometries, grid))]
+        if inside.all() or not len(rows):
+            continue
+        outlines = Outlines.of(table.geometries[areas], grid)
+        shift = np.broadcast_to(np.array([-left, -top]), (len(rows), 2))
+        numbered = outlines.draw(np.arange(1, len(rows) + 1, dtype=np.int32), shift, inside.shape)
+        thin = _strips(numbered, inside, width, steps)
+        here = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+        traced = trace(np.ascontiguousarray(numbered[here]), np.ascontiguousarray(thin[here]))
+        level0 = shapely.transform(traced.outlines, lambda xy, x=x0, y=y0: grid.to_level0(xy + np.array([x, y])))
+        for shape, number in zip(level0, traced.values.tolist(), strict=True):
+            strips[int(rows[number - 1])].append(shape)
+    return strips
+
+
+def _blocks(grid: Grid, tissue: BaseGeometry, margin: int) -> Iterator[tuple[int, int, int, int]]:
+    """The blocks of the grid that the edge of the tissue comes near to."""
+    edge = shapely.transform(tissue.boundary, grid.from_level0)
+    shapely.prepare(edge)
+    for y in range(0, grid.shape[1], _BLOCK):
+        for x in range(0, grid.shape[0], _BLOCK):
+            block = x, y, min(x + _BLOCK, grid.shape[0]), min(y + _BLOCK, grid.shape[1])
+            if edge.intersects(shapely.box(block[0] - margin, block[1] - margin, block[2] + margin, block[3] + margin)):
+                yield block
+
+
+def _strips(areas: Numbered, inside: Masks, width: float, steps: int) -> Masks:
+    """Where (H, W) areas, by number, are strips along the edge of what is `inside`."""
+    from scipy.ndimage import distance_transform_edt
+
+    distance = np.asarray(distance_transform_edt(inside))
+    band = (areas > 0) & inside & (distance <= width)
+    deep = (areas > 0) & ~band
+    reached = _spread(band & (distance < 1.5), areas, steps) & band
+    return reached & ~_spread(deep, areas, steps)
+
+
+def _spread(seeds: Masks, areas: Numbered, steps: int) -> Masks:
+    """The pixels that a seed of the same area reaches in so many steps to one of four neighbours."""
+    found = seeds.copy()
+    same = [areas[:, 1:] == areas[:, :-1], areas[1:] == areas[:-1]]
+    for _ in range(steps):
+        before = found.copy()
+        found[:, 1:] |= before[:, :-1] & same[0]
+        found[:, :-1] |= before[:, 1:] & same[0]
+        found[1:] |= before[:-1] & same[1]
+        found[:-1] |= before[1:] & same[1]
+        if (found == before).all():
+            break
+    return found
+
+
+def without_strips(table: FindingsTable, strips: Mapping[int, list[Polygon]]) -> FindingsTable:
+    """The findings of a table without their strips, by row: each part that is left is a row; amounts are shared out."""
+    kept, parts, shares = [], [], []
+    for row, shape in enumerate(table.geometries):
+        if row not in strips:
+            kept, parts, shares = [*kept, row], [*parts, shape], [*shares, 1.0]
+    for row, gone in sorted(strips.items()):
+        shape = table.geometries[row]
+        for part in shapely.get_parts(shapely.difference(shape, shapely.union_all(gone))):
+            if part.geom_type == "Polygon" and part.area > 0:
+                rings = [corners(shapely.get_coordinates(ring)) for ring in shapely.get_rings(part)]
+                kept.append(row)
+                parts.append(Polygon(rings[0], rings[1:]))
+                shares.append(part.area / shape.area)
+    made = table.take(np.array(kept, dtype=np.intp))
+    shapes = np.empty(len(parts), dtype=object)
+    shapes[:] = parts
+    return replace(
+        made, shapes=shapes, numbers={name: values * np.array(shares) for name, values in made.numbers.items()}
+    )

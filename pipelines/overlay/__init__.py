@@ -1,0 +1,1 @@
+"""What is made of finished runs: tables of zones, comparisons, and runs that are joined."""

@@ -1,0 +1,144 @@
+"""The joined findings of images, and the objects that are made of them."""
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from shapely.errors import ShapelyError
+
+from ...model.findings_table import Chunk, FindingsTable
+from ...model.merged_findings import MergedFindings
+from ...model.merging import merge_chunks
+from ...readers.errors import excerpt
+from ...readers.image import ImageInfo
+from ...reports.writer import Change
+from ..object_settings import ObjectSettings
+from .analysed import MaskedCores
+from .parts import PartWriter, StoredChunk
+from .plan import ImagePlan
+from .refining import Refiner
+from .run_folder import Entry, StoreError
+
+_KEPT: Final = 1_000_000  # findings whose order is kept, some 60 bytes each
+_IN_MEMORY: Final = 50_000  # findings of an image whose objects are kept in memory
+
+
+@dataclass(slots=True)
+class _Objects:
+    """What was made of an image's findings."""
+
+    findings: MergedFindings
+    changes: tuple[Change, ...]
+
+
+@dataclass(slots=True)
+class FindingsCache:
+    """The findings of images, of which those that were asked for last are kept."""
+
+    source: str
+    """Named in errors."""
+    chunks: Callable[[Sequence[Entry]], Sequence[Chunk]]
+    settings: ObjectSettings = field(default_factory=ObjectSettings)
+    merged: OrderedDict[str, _Objects] = field(default_factory=OrderedDict[str, _Objects])
+    """By image; what they hold of the parts is forgotten when another one is asked for."""
+
+    def get(
+        self,
+        plan: ImagePlan,
+        entries: Sequence[Entry],
+        original: Callable[[], ImageInfo],
+        masked: MaskedCores | None = None,
+    ) -> tuple[MergedFindings, tuple[Change, ...]]:
+        """The findings of an image, and what the settings of objects changed of them. Raises `StoreError`.
+
+        `original` gives the image's metadata with real paths, `masked` what a mask excludes.
+        """
+        name = plan.info.id
+        if next(reversed(self.merged), None) != name:
+            for other in self.merged.values():
+                other.findings.forget()
+        if name not in self.merged:
+            while self.merged and sum(len(one.findings) for one in self.merged.values()) > _KEPT:
+                self.merged.popitem(last=False)
+            try:
+                chunks = [_Placed(chunk, plan.info) for chunk in self.chunks(entries)]
+                found = merge_chunks(chunks, plan.info, plan.area)
+                self.merged[name] = _refined(found, plan, self.settings, original, masked)
+            except (ShapelyError, ValueError) as error:
+                raise StoreError(
+                    self.source,
+                    f"must hold valid geometries on {name}",
+                    value=excerpt(str(error)),
+                    remedy="Restore it from a backup, or run again into another folder",
+                ) from error
+        self.merged.move_to_end(name)
+        return self.merged[name].findings, self.merged[name].changes
+
+
+def _refined(
+    found: MergedFindings,
+    plan: ImagePlan,
+    settings: ObjectSettings,
+    original: Callable[[], ImageInfo],
+    masked: MaskedCores | None,
+) -> _Objects:
+    """The objects of an image; many are kept in a temporary folder."""
+    if len(found) <= _IN_MEMORY:
+        return _Objects(*Refiner(plan, settings, lambda table: table, original, masked)(found))
+    folder = tempfile.TemporaryDirectory(prefix="limner-objects-")
+    with PartWriter(Path(folder.name)) as writer:
+
+        def keep(table: FindingsTable) -> Chunk:
+            if not len(table):
+                return table
+            part = writer.write_findings(table)
+            return _Kept(StoredChunk(Path(folder.name), part, [(0, len(table))]), folder)
+
+        return _Objects(*Refiner(plan, settings, keep, original, masked)(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A chunk in a temporary folder."""
+
+    chunk: StoredChunk
+    folder: "tempfile.TemporaryDirectory[str]"
+    """It is deleted when no chunk needs it any more."""
+
+    def __len__(self) -> int:
+        return len(self.chunk)
+
+    def read(self) -> FindingsTable:
+        """The findings."""
+        return self.chunk.read()
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A chunk of an image's findings, whose places are checked when it is first read."""
+
+    chunk: Chunk
+    info: ImageInfo
+    checked: bool = False
+
+    def __len__(self) -> int:
+        return len(self.chunk)
+
+    def read(self) -> FindingsTable:
+        """The findings. Raises `ValueError` for one on no plane of its image, or further outside than any can be."""
+        table = self.chunk.read()
+        if not self.checked:
+            width, height = self.info.size
+            bounds = table.bounds
+            low, high = [-width, -height] * 2, [2 * width, 2 * height] * 2
+            outside = ((bounds < low) | (bounds > high)).any(axis=1)
+            elsewhere = (table.plane < 0) | (table.plane >= len(self.info.planes))
+            for place in np.flatnonzero(outside | elsewhere)[:1].tolist():
+                msg = f"{table.label[place]} at {bounds[place].tolist()} on plane {table.plane[place]}"
+                raise ValueError(msg)
+            self.checked = True
+        return table

@@ -1,0 +1,378 @@
+"""The page of a run: report.html, which shows every image with its findings, and what was done with which model."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+from pydantic import Field
+
+from ...readers.files import atomic_path
+from ...readers.image import ImageInfo
+from ...readers.options import Options
+from ..measures import LabelTotals, remember_totals
+from ..overview.painting import SKIPPED, UNREADABLE, Canvas, draw_base, hatched, on_montage, unanalysed_masks
+from ..palette import Palette
+from ..patient_geometry import edges
+from ..streams import Stream, write_stream
+from ..summary import ImageSummary
+from ..writer import ImageRecord, Overview, Record
+from .coordinates import placing
+from .embedding import data_block
+from .facts import STATUS, method_facts, model_name, warnings_of
+from .findings import holds_in_patient
+from .key_images import BY_EXTENT, BY_SCORE, FindingsIndex, choose_planes, fair_shares
+from .left_out import coverage_table, failure_table, file_table, slice_table
+from .listed import ListedFindings, Room
+from .page import Head, Pairs, page_parts
+from .pictures import PagePicture, embed
+from .run_tables import images_table, labels_table
+
+REPORT: Final = "report.html"
+
+_STYLES: Final = ("run.css",)
+_SCRIPTS: Final = ("vendor/openseadragon.min.js", "run_data.js", "run_viewer.js", "run_page.js")
+_MEBIBYTE: Final = 1 << 20
+_OUTLINE_BYTES: Final = 32 * _MEBIBYTE  # of a page, before they are compressed to a half
+_TEXT_CHARACTERS: Final = 8_000_000  # of a page
+_LARGEST_PICTURE: Final = 3 * _MEBIBYTE // 2
+_LONGEST_SLICE: Final = 1024
+_IDENTIFYING: Final = "It is not shown: the file states that identifying text is burned into its pixels."
+_GONE: Final = "No picture: the image is gone, has changed since the run, or cannot be rendered."
+
+
+class HtmlOptions(Options):
+    """Options of the report "html"."""
+
+    findings: int = Field(
+        default=100_000, ge=0, le=1_000_000, description="Most findings that the page holds, of all images together."
+    )
+    images: int = Field(default=200, ge=1, le=2000, description="Most images that the page shows.")
+    slices: int = Field(default=24, ge=1, le=500, description="Most slices of stacks that the page shows.")
+    picture_px: int = Field(
+        default=2048,
+        ge=64,
+        le=8192,
+        description="Longest side of an image's picture; above 2048 images are read again.",
+    )
+    pictures_mib: int = Field(default=12, ge=1, le=200, description="Most MiB of all pictures together.")
+
+
+class HtmlReport:
+    """report.html for the run: one file that shows everything offline in any browser."""
+
+    name = "html"
+    Options = HtmlOptions
+
+    def __init__(self, options: HtmlOptions | None = None) -> None:
+        self._options = options or HtmlOptions()
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write report.html into `folder`."""
+        return write_stream(self.stream(record, folder), record)
+
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Write the page; of the findings only what it has room for is kept."""
+        page = _RunPage(record, self._options)
+        while (batch := (yield)) is not None:
+            if batch.first == 1:
+                page.start(batch.image)
+            last = page.images[-1]
+            last.totals.add(batch)
+            last.listed.add(batch)
+            if last.index is not None:
+                last.index.add(batch)
+        page.finish()
+        path = folder / REPORT
+        with atomic_path(path) as part, open(part, "w", encoding="utf-8", newline="\n", opener=page.opener) as file:
+            file.writelines(page.parts())
+        return [path]
+
+    def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - the page names every image
+        """Nothing: the page names every image."""
+        return {}
+
+
+@dataclass(slots=True)
+class _PageImage:
+    """What the page has of one image."""
+
+    image: ImageRecord
+    number: int
+    """From 0."""
+    shown: bool
+    """Whether it is shown, and not only named."""
+    totals: LabelTotals
+    listed: ListedFindings
+    index: FindingsIndex | None
+    """Of a stack."""
+    block: str = ""
+
+    @property
+    def slice_count(self) -> int:
+        """How many slices of a stack have findings, at least 1; 0 of another image."""
+        return 0 if self.index is None else max(1, len(set(self.index.columns[1].tolist())))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image as the template takes it."""
+
+    number: int
+    name: str
+    about: str
+    facts: Pairs
+    note: str
+    picture: PagePicture | None
+    """The first."""
+    pictures: Sequence[PagePicture]
+    """The others, of a stack."""
+    hidden: str
+    """Why there is no picture."""
+    place: str
+    """A data block: where its pictures lie."""
+    findings: str
+    """A data block."""
+
+
+@dataclass(slots=True)
+class _RunPage:
+    """A run, as it becomes a page."""
+
+    record: Record
+    options: HtmlOptions
+    images: list[_PageImage] = field(default_factory=list[_PageImage])
+    _palette: Palette = field(init=False)
+    _left: Room = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._palette = Palette.of(self.record.labels, self.record.colours)
+        self._left = Room(self.options.findings, _OUTLINE_BYTES, _TEXT_CHARACTERS)
+
+    def start(self, image: ImageRecord) -> None:
+        """Begin the next image, which may use its share of the room that those before it left."""
+        self.finish()
+        number = len(self.images)
+        most = min(len(self.record.images), self.options.images)
+        shown, left = number < most, max(1, most - number)
+        share = Room(
+            self._left.findings // left if shown else 0,
+            self._left.outline_bytes // left,
+            self._left.text_characters // left,
+        )
+        stack = len(image.info.planes) > 1
+        pixels = _LONGEST_SLICE if stack else self.options.picture_px
+        coarseness = max(image.info.size) / pixels
+        listed = ListedFindings(self.record, image, share, coarseness)
+        index = FindingsIndex() if stack and shown else None
+        self.images.append(_PageImage(image, number, shown, LabelTotals(), listed, index))
+
+    def finish(self) -> None:
+        """Keep of the last image what the page needs."""
+        if not self.images:
+            return
+        last = self.images[-1]
+        remember_totals(last.image, last.totals)
+        if last.shown and not last.block:
+            last.block = last.listed.block({}, self._palette)
+            used = last.listed
+            self._left = Room(
+                self._left.findings - used.listed,
+                self._left.outline_bytes - used.outline_bytes,
+                self._left.text_characters - used.text_characters,
+            )
+            used.forget()
+
+    def opener(self, path: str, flags: int) -> int:
+        """Open the page's file: readable by its owner only where an image is personal."""
+        private = any(one.image.info.personal for one in self.images)
+        return os.open(path, flags, 0o600 if private else 0o666)
+
+    def parts(self) -> Iterator[str]:
+        """The page, piece by piece."""
+        record = self.record
+        rows = [ImageSummary.of_areas(record, one.image, one.totals.areas(record, one.image)) for one in self.images]
+        status = record.status_of(record.images)
+        count, listed = sum(one.listed.count for one in self.images), sum(one.listed.listed for one in self.images)
+        named = len(record.images)
+        facts = [
+            ("Images", f"{named:,}"),
+            ("Findings", f"{count:,}" if record.assessed else "not assessed"),
+            ("Model", model_name(record)),
+            ("Licence of the model", record.model.get("licence", "") if record.assessed else ""),
+            ("Regions that failed", f"{sum(len(one.failures) for one in record.images):,}"),
+            ("Files", f"{len(record.files):,}"),
+        ]
+        shown = [one for one in self.images if one.shown]
+        left_out: list[str] = []
+        if count > listed:
+            left_out.append(
+                f"This page holds {listed:,} of {count:,} findings: of each image those with the highest score, or the"
+                " largest where scores are equal or there are none. All are in findings.csv and the other reports."
+            )
+        if named > len(shown):
+            left_out.append(f"The first {len(shown):,} of {named:,} images are shown; all are in the table.")
+        title = record.images[0].name or record.images[0].info.id if named == 1 else f"{named:,} images"
+        yield from page_parts(
+            "run.html",
+            Head(title, record.use, record.version),
+            _STYLES,
+            _SCRIPTS,
+            status=status,
+            status_text=STATUS[status],
+            outcome=_outcome(rows, count) if record.assessed else "",
+            facts=[(name, value) for name, value in facts if value],
+            warnings=warnings_of(record.images),
+            left_out=left_out,
+            images=self._shown(shown),
+            count=len(shown),
+            has_stacks=any(len(one.info.planes) > 1 for one in record.images),
+            kinds=sorted({one.info.kind for one in record.images}),
+            labels=labels_table(record, rows, self._palette),
+            table=images_table(record, rows, shown=len(shown)),
+            coverage=[
+                coverage_table(record, record.images, "image"),
+                slice_table(record.images),
+                failure_table(record.images),
+                file_table(record),
+            ],
+            method=method_facts(record),
+            assessed=record.assessed,
+        )
+
+    def _shown(self, shown: Sequence[_PageImage]) -> Iterator[Shown]:
+        """Each image with its pictures, one at a time."""
+        slices = fair_shares([one.slice_count for one in shown], self.options.slices)
+        pictures = sum(max(1, one) for one in slices)
+        most = min(_LARGEST_PICTURE, self.options.pictures_mib * _MEBIBYTE // max(1, pictures))
+        for one, planes in zip(shown, slices, strict=True):
+            yield self._shown_image(one, max(1, planes), most)
+
+    def _shown_image(self, one: _PageImage, slices: int, most: int) -> Shown:
+        image, info = one.image, one.image.info
+        planes, note = [0], ""
+        if one.index is not None:
+            volume = image.label_maps is not None
+            planes = choose_planes(one.index, slices, volume=volume)
+            on = sorted({int(plane) for plane in one.index.columns[1].tolist()})
+            others = [plane for plane in on if plane not in planes]
+            more = min(len(others), slices - len(planes)) if planes else 0
+            planes = sorted([*planes, *(others[len(others) * at // more] for at in range(more))])
+            if len(on) > len(planes):
+                rule = f"{BY_EXTENT if volume else BY_SCORE}; then others, evenly spread"
+                note = f"{len(planes)} of {len(on)} slices with findings are shown, by this rule: {rule}."
+            elif not planes:
+                planes, note = (
+                    [len(info.planes) // 2],
+                    "The middle slice is shown, so that the stack can be recognised.",
+                )
+        identifying = dict(info.facts).get("burned_in_risk") == "yes"
+        overviews = [None] * len(planes) if identifying else list(self._overviews(image, planes))
+        painted: list[PagePicture] = []
+        for plane, overview in zip(planes, overviews, strict=True):
+            if overview is not None:
+                of = f"Slice {plane + 1} of {len(info.planes)}" if len(info.planes) > 1 else "The image"
+                painted.append(
+                    embed(_paint(image, overview, plane, self._longest(image)), f"{of}, without findings", most)
+                )
+        size = (painted[0].width, painted[0].height) if painted else _blank(info)
+        place, arrays = placing(image, overviews[0], size)
+        if info.kind == "study" and not holds_in_patient(info):
+            arrays.pop("lengths", None)
+        sides = [edges(info, plane) for plane in planes] if info.kind == "study" else []
+        place |= {
+            "name": image.name or info.id,
+            "id": info.id,
+            "planes": [plane + 1 for plane in planes],
+            "plane_count": len(info.planes),
+            "sides": [None if side is None else [side.left, side.right, side.top, side.bottom] for side in sides],
+            "window": _window(image),
+            "start": self._start(one, planes),
+            "unscaled": "lengths" not in arrays,
+            "listed": one.listed.listed,
+            "count": one.listed.count,
+        }
+        hidden = "" if painted else _IDENTIFYING if identifying else _GONE
+        number = f"{one.listed.count:,} {'finding' if one.listed.count == 1 else 'findings'}"
+        return Shown(
+            one.number,
+            image.name or info.id,
+            number if self.record.assessed else "not assessed",
+            self._image_facts(image),
+            note,
+            painted[0] if painted else None,
+            painted[1:],
+            hidden,
+            data_block(place, arrays),
+            one.block,
+        )
+
+    def _start(self, one: _PageImage, planes: Sequence[int]) -> int:
+        """Which of the slices is shown first: that of the first finding, by score or size."""
+        if one.index is None or not len(one.index):
+            return 0
+        plane = int(one.index.columns[1][one.index.ranked()[0]])
+        return planes.index(plane) if plane in planes else 0
+
+    def _longest(self, image: ImageRecord) -> int:
+        return _LONGEST_SLICE if len(image.info.planes) > 1 else self.options.picture_px
+
+    def _overviews(self, image: ImageRecord, planes: Sequence[int]) -> Iterator[Overview | None]:
+        """The pixels of planes; the kept overview of an image of one, where that is as fine as asked for."""
+        longest = self._longest(image)
+        if len(image.info.planes) == 1 and (longest <= 2048 or image.slice_pictures is None):
+            yield image.overview()
+        elif image.slice_pictures is None:
+            yield from [None] * len(planes)
+        else:
+            yield from image.slice_pictures(planes, longest)
+
+    def _image_facts(self, image: ImageRecord) -> Pairs:
+        """How an image was analysed."""
+        info = image.info
+        rows = [("Image", info.id), ("Size", "{:,} × {:,} px".format(*info.size)), ("Reader", info.reader)]
+        rows += [("Status", self.record.status_of([image]))]
+        rows += list(image.analysis.items()) if self.record.assessed else []
+        rows += [("Notes", " ".join(info.notes))] if info.notes else []
+        return rows
+
+
+def _window(image: ImageRecord) -> str:
+    """How the values of an image became black and white, in a sentence."""
+    if window := image.analysis.get("Window"):
+        return f"Window {window}."
+    stretch = image.analysis.get("Stretch", "")
+    return f"Black to white: {stretch}." if stretch else ""
+
+
+def _paint(image: ImageRecord, overview: Overview, plane: int, longest: int) -> Image.Image:
+    """A plane without findings: a checkerboard on nodata, hatching where it was not analysed or cannot be read."""
+    canvas = Canvas.of(image, overview, shortest=1, longest=longest)
+    base = draw_base(overview, canvas)
+    here = replace(image, unanalysed=tuple(region for region in image.unanalysed if region.plane == plane))
+    single = replace(overview, montage=None)
+    skipped, unreadable = unanalysed_masks(on_montage(here, single, ()), base.size)
+    return hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
+
+
+def _blank(info: ImageInfo) -> tuple[int, int]:
+    """The size of the plain canvas of an image without a picture."""
+    factor = 1024 / max(info.size)
+    return max(1, round(info.size[0] * factor)), max(1, round(info.size[1] * factor))
+
+
+def _outcome(rows: Sequence[ImageSummary], count: int) -> str:
+    """What was found, in a sentence."""
+    if not count:
+        return "No finding was made."
+    labels: dict[str, int] = {}
+    for row in rows:
+        for of in row.labels.values():
+            labels[of.label] = labels.get(of.label, 0) + of.findings
+    order = sorted((label for label in labels if labels[label]), key=lambda label: -labels[label])
+    named = ", ".join(f"{labels[label]:,} {label[:80] or '(no label)'}" for label in order[:6])
+    more = f" and {len(order) - 6} more labels" if len(order) > 6 else ""
+    where = f" in {len(rows):,} images" if len(rows) > 1 else ""
+    return f"{count:,} {'finding' if count == 1 else 'findings'}{where}: {named}{more}."
