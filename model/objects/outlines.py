@@ -11,13 +11,18 @@ import numpy.typing as npt
 import shapely
 
 from ...readers.regions import Grid
-from ..findings_table import Objects
+from ..findings_table import Flags, Objects
 
 Whole = npt.NDArray[np.int64]
 Numbered = npt.NDArray[np.int32]
 
 _ISOTROPIC: Final = np.pi * (1 + np.sqrt(2)) / 8
 """The mean ratio of a smooth outline's length to that of steps of 0°, 45° and 90° along it (Kulpa 1977)."""
+
+POLYGON: Final = 3
+"""Shapely's type number."""
+
+_ALIGNED: Final = 1e-3  # grid pixels from a line that count as none
 
 _CHUNK: Final = 1 << 22  # rows of edges that are numbered at a time
 
@@ -102,6 +107,20 @@ class Outlines:
             flat = (np.repeat(top[a:b], runs) + within) * width + np.repeat(x[a:b], runs)
             np.add.at(canvas.reshape(-1), flat, np.repeat(value[a:b], runs))
         return np.cumsum(canvas, axis=1, out=canvas)
+
+
+def follow_pixels(shapes: Objects, grid: Grid) -> Flags:
+    """(N,): which shapes are polygons whose edges lie on lines of the grid, as those that were traced on it are."""
+    found: Flags = np.equal(shapely.get_type_id(shapes), POLYGON, dtype=np.bool_)
+    rings, owner = shapely.get_rings(shapes[found], return_index=True)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    pixels = grid.from_level0(xy)
+    whole = np.rint(pixels)
+    apart: Flags = np.any(np.abs(pixels - whole) > _ALIGNED, axis=1)
+    first = np.flatnonzero(ring[:-1] == ring[1:])
+    apart[first] |= np.all(whole[first] != whole[first + 1], axis=1)
+    found[np.flatnonzero(found)[np.unique(owner[ring[apart]])]] = False
+    return found
 
 
 def pack(sizes: Whole, width: int) -> tuple[Whole, tuple[int, int]]:

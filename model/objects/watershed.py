@@ -20,16 +20,13 @@ import shapely
 from ...readers.regions import Grid
 from ..class_maps import trace
 from ..findings_table import FindingsTable, Flags, Floats, Objects
-from .outlines import Numbered, Outlines, Whole, pack
+from .outlines import Numbered, Outlines, Whole, follow_pixels, pack
 
 LARGEST: Final = 2**24
 """Grid pixels of the box around the largest area that is split: 4,096 × 4,096."""
 
 NECK: Final = 0.75
 """Of the width of the smaller part: a neck that is narrower parts two objects."""
-
-POLYGON: Final = 3
-"""Shapely's type number."""
 
 PERIMETER: Final = "object.perimeter"
 """The number of an object that has its perimeter in grid pixels: columns of reports follow from it."""
@@ -43,12 +40,12 @@ _ROW: Final = 2048
 
 
 def split(table: FindingsTable, chosen: Flags, grid: Grid, neck: float = NECK) -> tuple[FindingsTable, Flags]:
-    """Split the chosen areas of a table (polygons along the lines of the grid) into objects, each a row.
+    """Split the chosen areas of a table, if they are polygons along the lines of the grid, into objects, each a row.
 
     An object has the numbers "pixels" and `PERIMETER`, both in grid pixels, and everything else of its area; numbers
     that are amounts are shared out by pixels. Also returns which rows of the given table were too large to be split.
     """
-    rows = np.flatnonzero(chosen & (shapely.get_type_id(table.geometries) == POLYGON))
+    rows = np.flatnonzero(chosen & follow_pixels(table.geometries, grid))
     large = np.zeros(len(table), dtype=np.bool_)
     if not len(rows):
         return table, large

@@ -2,18 +2,15 @@
 
 The image is read again, in blocks that lie on its grid whatever the regions of the run were.
 """
-# shapely leaves its functions' **kwargs untyped:
-# pyright: reportUnknownMemberType=false
 
 from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 
 from ...model.merged_findings import BATCH, MergedFindings
-from ...model.objects.outlines import Outlines
+from ...model.objects.outlines import Outlines, follow_pixels
 from ...model.objects.watershed import MEAN
 from ...model.views import PhysicalValues, read_native
 from ...readers.image import Image, ImageInfo
@@ -62,7 +59,7 @@ def _add(
 ) -> None:
     """Add the pixels of a block to the sums of the areas that have them."""
     table = found.take(rows)
-    areas = table.is_area & (table.plane == region.plane) & (shapely.get_type_id(table.geometries) == 3)
+    areas = table.is_area & (table.plane == region.plane) & follow_pixels(table.geometries, region.grid)
     rows = rows[areas]
     if not len(rows):
         return

@@ -23,6 +23,7 @@ from ...model.findings_table import Chunk, FindingsTable, Flags, Floats, Index, 
 from ...model.merged_findings import BATCH, MergedFindings, arranged, connected
 from ...model.objects.borders import MOST_VERTICES, fill_holes, simplify, smooth
 from ...model.objects.edge import find_strips, without_strips
+from ...model.objects.outlines import follow_pixels
 from ...model.objects.watershed import LARGEST, split
 from ...readers.errors import LimnerError
 from ...readers.image import ImageInfo
@@ -35,6 +36,7 @@ from .plan import ImagePlan
 
 _ROUNDING: Final = 1e-6  # of a pixel: what shapes that only touch may share
 
+NO_AREAS: Final = "nothing changed: no finding is an area of a class map"
 TOO_LARGE: Final = f"not split: the box around it has more than {LARGEST:,} pixels"
 UNREADABLE: Final = "intensities not measured: the image cannot be read as it was"
 TOO_MANY: Final = f"outlines not changed: those that touch have more than {MOST_VERTICES:,} vertices"
@@ -107,6 +109,9 @@ class Refiner:
         of, settings = self.plan, self.settings
         if of.spec.volume is not None or not len(found):
             return found, ()
+        if settings.chosen and not any(table.is_area.any() for _, table in _batches(found)):
+            self._account.mention(NO_AREAS, [""])
+            return found, self._account.changes()
         found = self._without_strips(found)
         found = self._without_small(found)
         if settings.fill_holes or settings.instances:
@@ -257,7 +262,7 @@ class Refiner:
                     chunks.append(self.keep(table))
                 continue
             table = found.take(rows)
-            here = np.flatnonzero(table.is_area & _polygons(table))
+            here = np.flatnonzero(table.is_area & follow_pixels(table.geometries, self.plan.grid))
             shapes = table.geometries.copy()
             for plane in np.unique(table.plane[here]).tolist():
                 of = here[table.plane[here] == plane]

@@ -26,7 +26,7 @@ Labels = npt.NDArray[np.int64]
 Found = Mapping[str, Labels]
 
 NECKS, SIZES, SIGMAS = (0.6, 0.75, 0.9), (20, 40, 80), (1.0, 2.0)
-RECIPE = tuple(product((1.0, 1.5, 2.0, 3.0), (3, 5, 7, 10), SIZES))
+RECIPE = tuple(product((1.0, 2.0, 3.0), (3, 5, 7, 10), (20, 40)))
 QUANTITIES = ("density", "haematoxylin", "red")
 
 
@@ -75,15 +75,14 @@ def of_limner(folder: Path, neck: float, least: int) -> dict[str, Labels]:
     return found
 
 
-def tuned(name: str, trials: Iterable[tuple[str, Callable[[], Found]]], truth: Sequence[Found]) -> None:
+def tuned(name: str, trials: Iterable[tuple[str, Callable[[int], Found]]], truth: Sequence[Found]) -> None:
     """Print the best of some trials on the first half, and its scores on the second."""
-    best: tuple[float, str, Found] = (-1.0, "", {})
-    for settings, make in trials:
-        found = make()
-        best = max(best, (score(truth[0], found)[0], settings, found), key=lambda one: one[0])
-    numbers = score(truth[1], best[2])
-    cells = [f"{one:.3f}" for one in (best[0], *numbers)]
-    print(f"| {name} | {best[1]} | {' | '.join(cells)} |", flush=True)  # noqa: T201
+    best, settings, make = max(
+        ((score(truth[0], make(0))[0], name, make) for name, make in trials), key=lambda one: one[0]
+    )
+    numbers = score(truth[1], make(1))
+    cells = [f"{one:.3f}" for one in (best, *numbers)]
+    print(f"| {name} | {settings} | {' | '.join(cells)} |", flush=True)  # noqa: T201
 
 
 def main() -> None:
@@ -103,7 +102,7 @@ def main() -> None:
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")  # noqa: T201
         for quantity in QUANTITIES:
             side = "below" if quantity == "red" else "above"
-            trials: list[tuple[str, Callable[[], Found]]] = []
+            trials: list[tuple[str, Callable[[int], Found]]] = []
             for sigma in SIGMAS:
                 out = root / f"{quantity}-{sigma}"
                 options = {"side": side, "label": "nucleus", "sigma": sigma}
@@ -112,7 +111,7 @@ def main() -> None:
                 trials += [
                     (
                         f"sigma {sigma:g} px, neck {neck:g}, at least {least} px",
-                        lambda o=out, n=neck, m=least: of_limner(o, n, m),
+                        lambda _, o=out, n=neck, m=least: of_limner(o, n, m),
                     )
                     for neck, least in product(NECKS, SIZES)
                 ]
@@ -122,7 +121,9 @@ def main() -> None:
             (
                 (
                     f"sigma {sigma:g} px, peaks {distance} px apart, at least {least} px",
-                    lambda s=sigma, d=distance, m=least: {name: of_recipe(pixels[name], s, d, m) for name in pixels},
+                    lambda half, s=sigma, d=distance, m=least: {
+                        name: of_recipe(pixels[name], s, d, m) for name in truth[half]
+                    },
                 )
                 for sigma, distance, least in RECIPE
             ),

@@ -14,6 +14,7 @@ from limner.model.finding import Finding
 from limner.model.findings_table import FindingsTable
 from limner.model.merging import merge_chunks
 from limner.model.objects import watershed as module
+from limner.model.objects.outlines import follow_pixels
 from limner.model.objects.watershed import PERIMETER, split, watershed
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window, to_image_coordinates
@@ -158,3 +159,17 @@ def test_an_area_that_is_too_large_stays_whole_and_is_told(monkeypatch: pytest.M
     assert large.tolist() == [True]
     assert len(made) == 1
     assert made.numbers[PERIMETER][0] > 0
+
+
+def test_outlines_that_do_not_follow_pixels_stay_as_they_are() -> None:
+    grid = Grid("a", (60, 40), (1.0, 1.0))
+    [area] = traced(cut_regions(grid, tile=16, hd_num=1000)[0], pair(15))
+    slanted = shapely.Polygon([(0, 0), (4, 1), (4, 5), (0, 4)])
+    between = shapely.box(10.5, 0, 12.5, 2)
+    ring = shapely.box(30, 30, 36, 36).difference(shapely.box(32, 32, 33, 33))
+    shapes = [slanted, between, shapely.MultiPolygon([shapely.box(0, 30, 1, 31), shapely.box(3, 30, 4, 31)]), ring]
+    table = FindingsTable.of([area, *(Finding("n", one, "area", 0.5) for one in shapes)])
+    assert follow_pixels(table.geometries, grid).tolist() == [True, False, False, False, True]
+    made, _ = split(table, np.ones(len(table), np.bool_), grid)
+    assert [one.equals(other) for one, other in zip(made.geometries[:3], shapes, strict=False)] == [True] * 3
+    assert len(made) == 6

@@ -14,6 +14,8 @@ import shapely
 import tifffile
 from limner.pipelines.run import findings_cache, refining
 from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run_result import Run
+from limner.readers.errors import RequestError
 
 Limner = Callable[..., Any]  # of conftest, which tests cannot import
 SETTINGS = ("--min-area", "500m2", "--fill-holes", "1000m2", "--smooth", "--simplify", "5m", "--instances", "bright")
@@ -118,6 +120,32 @@ def test_a_least_area_above_everything_is_told_and_loses_nothing(
     assert limner("report", out, "--min-area", "off").code == 0
     assert by_label(out, "label")["bright"][2] > 0
     assert not by_label(out, "change")
+
+
+def test_a_run_is_opened_with_other_objects(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+    out = tmp_path / "out"
+    assert limner("run", scene, "--model", card, "--out", out, "--reports", "summary-csv").code == 0
+    plain, fewer = Run.open(out), Run.open(out, min_area="5px", instances="bright")
+    assert (fewer.findings["number.pixels"] >= 5).all()
+    assert "circularity" in fewer.findings
+    assert len(plain.findings) > (fewer.findings["label"] == "ridge").sum()
+    with pytest.raises(RequestError, match="Did you mean 'min_area'"):
+        Run.open(out, min_aera="5px")
+    with pytest.raises(RequestError, match="must have a unit of maps"):
+        Run.open(out, min_area="5um2")
+
+
+def test_findings_that_are_no_areas_are_mentioned(tmp_path: Path, scene: Path, per_tile: str, limner: Limner) -> None:
+    out = tmp_path / "out"
+    words = ("--model", per_tile, "--out", out, "--reports", "summary-csv")
+    grey = tmp_path / "grey.tif"
+    with rasterio.open(scene) as raster:
+        profile, pixels = raster.profile, raster.read(1)
+    with rasterio.open(grey, "w", **{**profile, "count": 3, "photometric": "RGB"}) as raster:
+        raster.write(np.stack([pixels] * 3))
+    said = limner("run", grey, *words, "--min-area", "500m2")
+    assert said.code == 0, said.err
+    assert "nothing changed: no finding is an area of a class map" in said.out
 
 
 @pytest.mark.parametrize(
