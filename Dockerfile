@@ -1,5 +1,6 @@
 # limner for the CPU, or for CUDA: docker build --build-arg TORCH=cuda -t limner:cuda .
-# Every RUN of the CPU image was executed in a clean root of Debian 12, without a container engine; the CUDA image was not.
+# Every RUN of the CPU image was executed in a clean root of Debian 12 by chroot, with torch's wheel from a folder instead of
+# TORCH_INDEX. A container engine has built neither image, and the steps for CUDA were not run.
 FROM debian:bookworm-slim
 
 # "cpu" takes torch's own wheels without CUDA; "cuda" those of the package index, which bring NVIDIA's libraries.

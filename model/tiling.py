@@ -189,7 +189,7 @@ class CanvasTiles:
         return np.asarray(self)[index]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return np.stack(list(self)).astype(dtype or self.dtype, copy=False)
+        return np.asarray(np.stack(list(self)), dtype=dtype or self.dtype)
 
     def _part(self, x0: int, y0: int, x1: int, y1: int) -> npt.NDArray[Any]:
         part = self.canvas[y0:y1, x0:x1]
@@ -225,9 +225,9 @@ def place_on_canvas(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArr
     if picture.shape != (grid.source[1], grid.source[0], 3):
         msg = f"picture {picture.shape} is not the grid's source {grid.source}"
         raise ValueError(msg)
-    x0, y0, x1, y1 = grid.content
-    if grid.source == grid.size == (x1 - x0, y1 - y0):
+    if grid == TileGrid.exact(grid.cols, grid.rows, tile=grid.tile, overlap=grid.overlap):
         return picture
+    x0, y0, x1, y1 = grid.content
     canvas = np.full((grid.size[1], grid.size[0], 3), WHITE, dtype=np.uint8)
     if grid.source[0] < grid.source[1]:
         canvas[y0:y1, x0:x1] = resize_bilinear(picture.transpose(1, 0, 2), y1 - y0, x1 - x0).transpose(1, 0, 2)

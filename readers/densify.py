@@ -35,7 +35,7 @@ def densify_all(geometries: Geometries, placement: Placement, tolerance_px: floa
     points, owner = shapely.get_coordinates(shapes, return_index=True)
     inside = owner[1:] == owner[:-1]  # also joins the rings of a polygon, which at worst is checked in vain
     start, end = points[:-1][inside], points[1:][inside]
-    long = np.flatnonzero(np.hypot(*(end - start).T) > max(_SHORT, _straight_length(points, placement, tolerance_px)))
+    long = np.flatnonzero(np.hypot(*(end - start).T) > _straight_length(points, placement, tolerance_px))
     curved = long[_deviation(start[long], end[long], placement) > tolerance_px]
     for index in np.unique(owner[:-1][inside][curved]):
         shapes[index] = _densified(shapes[index], placement, tolerance_px)
@@ -81,23 +81,23 @@ def _dense_line(line: BaseGeometry, placement: Placement, tolerance_px: float) -
 
 
 def _straight_length(points: Points, placement: Placement, tolerance_px: float) -> float:
-    """A length in pixels up to which edges around these points (N, 2) are surely straight enough; 0 where none is.
+    """A length in pixels up to which edges around these points (N, 2) are surely straight enough, at least 4.
 
     Edges in four directions are tried on a grid over the points' bounding box. The deviation grows with the square of
     the length, and by much less than the `_SAFETY` from one point of the grid to the next, unless a pole or the edge of
     the map is near: where that may be, and on images with control points, every edge has to be tried.
     """
     if len(points) < _TRIED or placement.warp is not None:
-        return 0.0
+        return _SHORT
     least, most = points.min(axis=0), points.max(axis=0)
     middle = least + np.indices((9, 9)).reshape(2, -1).T[:, None] / 8 * (most - least)
     along = np.array([(1, 0), (0, 1), (0.7, 0.7), (0.7, -0.7)]) * _PROBE / 2
     start, end = (middle - along).reshape(-1, 2), (middle + along).reshape(-1, 2)
     lat = lonlat_or_nan(placement, np.concatenate([start, end]))[:, 1]
     if not (np.abs(lat).max() < _POLAR and np.ptp(lat) < _POLAR / 2):  # also for NaN
-        return 0.0
+        return _SHORT
     worst = float(_deviation(start, end, placement).max())
-    return _PROBE * min(8.0, math.sqrt(tolerance_px / max(_SAFETY * worst, 1e-12)))
+    return max(_SHORT, _PROBE * min(8.0, math.sqrt(tolerance_px / max(_SAFETY * worst, 1e-12))))
 
 
 def _deviation(start: Points, end: Points, placement: Placement) -> Values:

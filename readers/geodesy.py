@@ -56,11 +56,11 @@ class _Ellipsoid:
     axis: float
     """Semi-major axis in metres; 0 for a local (engineering) CRS, a plane that is tied to no body."""
     eccentricity2: float
-    """Eccentricity squared."""
+    """Eccentricity squared; NaN for a local CRS."""
     geodetic: pyproj.Transformer | None
     """Transformation to longitude and latitude of the same datum; None where coordinates already are."""
     angle: float
-    """Radians per unit of longitude and latitude."""
+    """Radians per unit of longitude and latitude; NaN for a local CRS."""
     metres: float
     """Metres per unit of the CRS's axes, at the equator where that is an angle."""
 
@@ -115,8 +115,8 @@ def stated_crs(text: str) -> Crs:
     except ReadError as error:
         remedy = "Give an EPSG code, such as --crs EPSG:32618"
         raise RequestError("--crs", "must be a CRS that PROJ can read", value=error.value, remedy=remedy) from error
-    axis = crs.axis_info[0] if crs.axis_info else None
-    name, factor = (axis.unit_name.lower(), axis.unit_conversion_factor) if axis else ("", 0.0)
+    axis = crs.axis_info[0]
+    name, factor = axis.unit_name.lower(), axis.unit_conversion_factor
     if crs.is_geographic:
         return Crs(crs.to_wkt(), "deg" if name == "degree" else "crs", crs.to_string())
     return Crs(crs.to_wkt(), "m" if factor == 1.0 and name in {"metre", "meter", "m"} else "crs", crs.to_string())
@@ -146,7 +146,7 @@ def _ellipsoid(wkt: str) -> _Ellipsoid:
     base = crs.source_crs if derived else crs.geodetic_crs
     unit = float(crs.axis_info[0].unit_conversion_factor)
     if base is None or crs.ellipsoid is None:
-        return _Ellipsoid(0.0, 0.0, None, 1.0, metres=unit)
+        return _Ellipsoid(0.0, math.nan, None, math.nan, metres=unit)
     a, b = crs.ellipsoid.semi_major_metre, crs.ellipsoid.semi_minor_metre
     geodetic = None if crs.is_geographic and not derived else _transformer(wkt, crs, base)
     angle = float(base.axis_info[0].unit_conversion_factor)
@@ -315,7 +315,7 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
     geometry does not depend on the others of the call, bit for bit.
     """
     shapes = np.asarray(geometries, dtype=object)
-    if tangents(placement, np.zeros((1, 2))) is None:
+    if tangents(placement, []) is None:
         return None
     ellipsoid = _ellipsoid_of(placement)
     on_plane = ellipsoid is None or ellipsoid.is_plane
@@ -324,7 +324,7 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
     areas = np.asarray(shapely.area(shapes), dtype=np.float64)
     solid = areas > 0
     if placement.warp is None and on_plane:
-        areas[solid] *= _pixel_m2(placement, np.zeros((1, 2)))[0]
+        areas[solid] *= _pixel_m2(placement, np.zeros((1, 2)))
         return areas
     bounds = np.asarray(shapely.bounds(shapes), dtype=np.float64)
     scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
@@ -357,7 +357,7 @@ def _zonal_areas(shapes: npt.NDArray[np.object_], placement: Placement, ellipsoi
     along = end[:, 0] - start[:, 0]
     rise = end[:, 1] - start[:, 1]
     zone = ellipsoid.zone_area(start[:, 1])
-    oblique = (along != 0) & (rise != 0)
+    oblique = np.logical_and(along, rise)  # both are other than 0
     nodes, weights = np.polynomial.legendre.leggauss(16)  # enough for an edge of any length, the zone being analytic
     lat = start[oblique, 1, None] + rise[oblique, None] * (nodes + 1.0) / 2.0
     zone[oblique] = (ellipsoid.zone_area(lat) * weights).sum(axis=1) / 2.0

@@ -133,7 +133,7 @@ def read_overview(
     wide = max(1, min(columns, int(most / pixel_bytes)))
     high = max(1, min(rows, int(most / (pixel_bytes * wide))))
     for number, plane in enumerate(montage.planes):
-        column, row = montage.place(plane) or (0, 0)
+        row, column = divmod(number, montage.columns)
         part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
         of_plane = ReducedImage(result.pixels[part], result.valid[part], result.readable[part], scale)
         of_plane.readable[...] = ~possible
@@ -145,7 +145,7 @@ def read_overview(
                 first, last = (int(one) for one in np.flatnonzero(here.any(axis=0))[[0, -1]])
                 block = (left + first, top, left + last + 1, min(top + high, rows))
                 _read_block(of_plane, image, block, plane)
-            on_progress((number + min(1.0, (top + high) / rows)) / len(montage.planes))
+            on_progress((number + min(rows, top + high) / rows) / len(montage.planes))
     return result
 
 
@@ -169,7 +169,7 @@ def _sample(
     counts = [math.ceil(side / length) for side, length in zip(image.info.size, block, strict=True)]
     share = float(np.count_nonzero(possible)) / possible.size
     most = max(1, min(_SAMPLES, int(SAMPLED_BYTES / (level.block[0] * level.block[1] * itemsize * share))))
-    across = min(counts[0], max(1, math.isqrt(most * counts[0] // counts[1]) if counts[0] > 1 else 1))
+    across = min(counts[0], max(1, math.isqrt(most * counts[0] // counts[1])))
     down = min(counts[1], max(1, most // across))
     x, y = (
         [_cells(number * length, min((number + 1) * length, side), step, cells) for number in _spread(count, chosen)]

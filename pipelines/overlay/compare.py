@@ -16,7 +16,7 @@ from ...reports.overlay.transitions import NOT_ANALYSED, Transitions, changed_la
 from ...reports.table import Column, Dtype, Rows, attribute, write_csv
 from ...reports.writer import Area, ImageRecord, Record
 from ..run.parts import Part, PartWriter, chunks_of
-from .checks import image_differences, model_differences, refuse_doubtful
+from .checks import acquired, image_differences, model_differences, refuse_doubtful
 from .folders import new_folder, write_layers, write_statements
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ def compare_records(
         raise RequestError(f"{a.info.id} and {b.info.id}", rule, remedy=remedy)
     differences = [*model_differences([first, second]), *image_differences([a, b], [first, second])]
     statements = refuse_doubtful(differences, "the two runs", accept=accept)
+    days = acquired(a.info), acquired(b.info)
+    if days[0] is not None and days[1] is not None and days[0] > days[1]:
+        statements.append("The first run is of the later day: transitions go back in time.")
     scratch = tempfile.TemporaryDirectory(prefix="limner-")
     found, folder = Transitions(), Path(scratch.name)
     merged = _spilled(folder, transitions((first, a), (second, b), found, on_share), a)

@@ -253,8 +253,11 @@ def make_plan(
 
 
 def _check_tissue(settings: Settings, infos: Sequence[ImageInfo]) -> None:
-    """Raise `RequestError` where one file of tissue is given for several slides."""
+    """Raise `RequestError` where one file of tissue is given for several slides, or cores are asked for without any."""
     slides = sum(info.kind == "slide" for info in infos)
+    if settings.tma and infos and not slides:
+        kinds = ", ".join(sorted({f"a {info.kind}" for info in infos}))
+        raise RequestError("--tma", "must be given for slides", value=kinds, remedy="Leave it out")
     if is_path(settings.tissue) and not Path(settings.tissue).is_dir() and slides != 1:
         rule, remedy = "must be for one slide, being one file", "Give a folder with tissue-ID.geojson for each slide"
         raise RequestError("--tissue", rule, value=plural(slides, "slide"), remedy=remedy)

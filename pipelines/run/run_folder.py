@@ -219,7 +219,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     path = folder / RESULTS
     try:
-        with io.BufferedReader(cast("io.RawIOBase", open_regular(path)), 1 << 20) as lines:
+        with io.BufferedReader(cast("io.RawIOBase", open_regular(path)), MAX_LINE_BYTES) as lines:
             number = 1
             while line := lines.readline(MAX_LINE_BYTES):
                 if line.endswith(b"\n"):

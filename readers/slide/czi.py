@@ -20,7 +20,7 @@ from ..options import invalid_option, scan_options
 from ..pseudonyms import harmless_name
 from .czi_file import PIXELS, CziFile, CziMetadata, SubBlock
 from .icc import profile_facts
-from .pyramid import PyramidOptions
+from .pyramid import PyramidOptions, plane_notes
 from .spacing import Spacing, slide_placement
 from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
 
@@ -293,12 +293,10 @@ def _describe(
     """The metadata of a scene."""
     channels = _channel_list(scene, metadata.channels)
     options.padding_of(len(channels), f"reader {CziReader.name!r}")
-    notes: list[str] = []
-    for axis, positions in (("z", scene.depths), ("t", scene.times)):
+    axes = {"z": scene.depths, "t": scene.times}
+    for axis, positions in axes.items():
         _position(positions, axis, options)  # refuses an option out of range
-        if len(positions) > 1:
-            read = f"{getattr(options, axis)} is read (--reader-options {axis}=…)"
-            notes.append(f"The file has {len(positions)} positions along axis {axis.upper()}; {read}.")
+    notes = plane_notes({axis: len(positions) for axis, positions in axes.items()}, options, metadata.step)
     placement, spacing_notes = slide_placement(
         None if metadata.microns is None else Spacing(*metadata.microns, "CZI Scaling")
     )

@@ -62,8 +62,8 @@ class NgffImage:
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     name: str
-    depth: tuple[float, ...] = ()
-    """Of each focal plane, its position in µm; () where that is unknown."""
+    z_step: float | None = None
+    """Between focal planes, in µm; None where it is not known."""
 
     def length(self, axis: str) -> int:
         """The length of an axis of level 0, 1 without it."""
@@ -220,10 +220,8 @@ def _read_image(store: Store, path: str, key: str, found: Json) -> NgffImage:
     omero = as_object(found.get("omero") or {}, store.root, key)
     described = cast("list[Json]", omero.get("channels") or [])
     channels, facts, colour_notes = _channels(described, count, first.coding.dtype.name)
-    depth = ()
-    if "z" in axes and (micrometres := _MICROMETRES.get(units["z"])) is not None:
-        step = steps[0][axes.index("z")] * micrometres
-        depth = tuple(number * step for number in range(first.shape[axes.index("z")])) if math.isfinite(step) else ()
+    micrometres = _MICROMETRES.get(units.get("z", ""))
+    z_step = None if micrometres is None else steps[0][axes.index("z")] * micrometres
     if _has_labels(store, base):
         notes.append("The labels that the image comes with are not read.")
     return NgffImage(
@@ -235,7 +233,7 @@ def _read_image(store: Store, path: str, key: str, found: Json) -> NgffImage:
         facts=(("levels", str(len(kept))), *facts),
         notes=(*unit_notes, *colour_notes, *notes),
         name=str(scales.get("name") or ""),
-        depth=depth,
+        z_step=z_step,
     )
 
 

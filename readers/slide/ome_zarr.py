@@ -18,7 +18,7 @@ from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import invalid_option, scan_options
 from .icc import profile_facts
 from .ngff import NgffImage, NgffScene, find_scenes, numbered, read_image, with_spacing
-from .pyramid import PyramidOptions
+from .pyramid import PyramidOptions, plane_notes
 from .spacing import slide_placement
 from .tiled_pyramid import CACHE_BYTES, Tile, TiledPyramid
 from .zarr_store import MARKS, Store, files_of, open_store
@@ -127,13 +127,9 @@ def _describe(store: Store, scenes: Sequence[NgffScene], scene: NgffScene, optio
     placement, spacing_notes = slide_placement(image.spacing)
     if image.spacing is None and any("not used as the pixel size" in note for note in image.notes):
         spacing_notes = tuple(note.replace("the file states none, so sizes", "sizes") for note in spacing_notes)
-    read = {axis: _position(image, axis, options) for axis in "tz"}  # refuses an option out of range
-    positions = [
-        f"The file has {image.length(axis)} positions along axis {axis.upper()}; {at} is read "
-        f"(--reader-options {axis}=…)."
-        for axis, at in read.items()
-        if image.length(axis) > 1
-    ]
+    for axis in "tz":
+        _position(image, axis, options)  # refuses an option out of range
+    positions = plane_notes({axis: image.length(axis) for axis in "tz"}, options, image.z_step)
     _, icc_notes = profile_facts(None, store.root, colours=False, apply=options.icc == "apply")
     part, facts = numbered(scenes, scene, image.name)
     files = files_of(store.root, _keys(image, scene))

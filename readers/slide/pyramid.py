@@ -4,7 +4,7 @@ Only the tiles that a box needs are read and decoded, whatever their number, bit
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
@@ -164,6 +164,17 @@ def _position(axis: str, length: int, options: PyramidOptions) -> int:
         rule = f"must be from 0 to {length - 1} for this file"
         raise invalid_option(option or axis, "reader 'pyramid'", rule, value=str(position))
     return position
+
+
+def plane_notes(lengths: Mapping[str, int], options: PyramidOptions, z_step: float | None) -> list[str]:
+    """Notes on the axes z and t of which one of several positions is read; `z_step` is in µm."""
+    apart = {"z": f", {z_step:.4g} µm apart" if z_step is not None else ""}
+    return [
+        f"The file has {length} positions along axis {axis.upper()}{apart.get(axis, '')}; "
+        f"{getattr(options, axis)} is read (--reader-options {axis}=…)."
+        for axis, length in lengths.items()
+        if length > 1
+    ]
 
 
 class PyramidReader:

@@ -221,9 +221,8 @@ def _background(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     if not values.size:
         return 0.0, 0.0
     lower = values[values <= otsu(values)]
-    level = float(np.median(lower)) if lower.size else 0.0
-    below = lower[lower <= level]
-    return level, 1.4826 * float(np.median(level - below)) if below.size else 0.0
+    level = float(np.median(lower))
+    return level, 1.4826 * float(np.median(level - lower[lower <= level]))
 
 
 def _pen_marks(red: Values, green: Values, blue: Values) -> Mask:
@@ -245,7 +244,7 @@ def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illuminatio
 
     The background is the 5th percentile, its noise the spread of the darker (or brighter) half around it.
     """
-    values = pixels.astype(np.float64, copy=False)
+    values = np.asarray(pixels, dtype=np.float64)
     if illumination == "dark":  # the channel that rises most over its own background
         base = np.percentile(values[valid], 5, axis=0)
         light = np.log2((np.maximum(values, 0.0) + 4.0) / (base + 4.0)).max(axis=2)

@@ -35,6 +35,7 @@ from .analysed import analysed_outlines
 
 UNCOVERED: Final = "analysed in none of the images"
 
+_ROUNDING: Final = 1e-3  # pixels
 _NEAR: Final = 1e-5  # pixels: an outline so near to a border ends there
 
 
@@ -150,11 +151,11 @@ def _record(
         of_image = areas_m2(_array(analysed[at]), frame)[0]
         coverage.append(Coverage(image.info, shape, shape.area, float(own), float(of_image)))
     covered = math.fsum(one.pixels for one in coverage), math.fsum(one.m2 for one in coverage)
-    every = float(areas_m2(_array(shapely.box(0.0, 0.0, *size)), info)[0])
-    areas = (
-        Area("analysed", "", covered[0], covered[1], sum(area.regions for one in images for area in one.areas)),
-        Area("no data", UNCOVERED, max(0.0, size[0] * size[1] - covered[0]), max(0.0, every - covered[1]), 0),
-    )
+    regions = sum(area.regions for one in images for area in one.areas)
+    areas = [Area("analysed", "", covered[0], covered[1], regions)]
+    if (left := size[0] * size[1] - covered[0]) > _ROUNDING:
+        every = float(areas_m2(_array(shapely.box(0.0, 0.0, *size)), info)[0])
+        areas.append(Area("no data", UNCOVERED, left, every - covered[1], 0))
 
     def analysed_parts() -> Iterator[Shapes]:
         yield shapely.get_parts(np.array([part.own for part in parts], dtype=object))
@@ -163,7 +164,7 @@ def _record(
         info=info,
         findings=lambda: found,
         overview=lambda: None,
-        areas=areas,
+        areas=tuple(areas),
         failures=tuple(failure for one in images for failure in one.failures),
         analysis={"Images": ", ".join(one.info.id for one in images)},
         scale=images[groups[0][0]].scale,

@@ -1,6 +1,8 @@
 """Slides, small, as scanners and programs write them."""
 
+import json
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +122,62 @@ def scanned(name: str, suffix: str) -> Callable[[Path], object]:
     return lambda folder: getattr(seeds.module(module), name)(folder / f"a.{suffix}", colours(130, 200))
 
 
+def zarr(version: int) -> Callable[[Path], object]:
+    """OME-Zarr of Zarr 2 or 3, of two levels in chunks of 64 px, those of the second version compressed."""
+
+    def make(folder: Path) -> None:
+        root, pixels = folder / "a.ome.zarr", np.moveaxis(colours(), 2, 0)
+        datasets: list[dict[str, Any]] = []
+        for level in range(2):
+            part = pixels[:, :: 2**level, :: 2**level]
+            array = root / str(level)
+            array.mkdir(parents=True)
+            if version == 2:
+                how = {"zarr_format": 2, "dtype": "|u1", "compressor": {"id": "zlib"}, "dimension_separator": "/"}
+                how |= {"shape": part.shape, "chunks": [1, 64, 64], "order": "C", "filters": None, "fill_value": 0}
+                (array / ".zarray").write_text(json.dumps(how))
+            else:
+                grid = {"name": "regular", "configuration": {"chunk_shape": [1, 64, 64]}}
+                how = {"zarr_format": 3, "node_type": "array", "data_type": "uint8", "shape": part.shape}
+                how |= {"chunk_grid": grid, "codecs": [{"name": "bytes"}], "fill_value": 0}
+                (array / "zarr.json").write_text(json.dumps(how))
+            for place in np.ndindex(3, -(-part.shape[1] // 64), -(-part.shape[2] // 64)):
+                chunk = np.zeros((64, 64), dtype=np.uint8)
+                own = part[place[0], 64 * place[1] :, 64 * place[2] :][:64, :64]
+                chunk[: own.shape[0], : own.shape[1]] = own
+                path = array.joinpath(*(["c"] if version == 3 else []), *map(str, place))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(zlib.compress(chunk.tobytes()) if version == 2 else chunk.tobytes())
+            scale = [{"type": "scale", "scale": [1, 0.5 * 2**level, 0.5 * 2**level]}]
+            datasets.append({"path": str(level), "coordinateTransformations": scale})
+        axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx")]
+        channels = [{"label": name, "color": name} for name in ("FF0000", "00FF00", "0000FF")]
+        image = {"multiscales": [{"axes": axes, "datasets": datasets}], "omero": {"channels": channels}}
+        if version == 2:
+            (root / ".zgroup").write_text('{"zarr_format": 2}')
+            (root / ".zattrs").write_text(json.dumps(image))
+        else:
+            attributes = {"ome": {"version": "0.5", **image}}
+            (root / "zarr.json").write_text(
+                json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+            )
+
+    return make
+
+
+def czi(folder: Path) -> None:
+    """A mosaic of two levels in CZI."""
+    writer, pixels = seeds.module("readers/slide/conftest").CziWriter(), colours(192, 256)[..., ::-1]
+    for factor, part in ((1, pixels), (2, pixels[::2, ::2])):
+        for number, (y, x) in enumerate((y, x) for y in range(0, len(part), 64) for x in range(0, part.shape[1], 64)):
+            tile = np.ascontiguousarray(part[y : y + 64, x : x + 64])
+            place, size = (x * factor, y * factor), (tile.shape[1], tile.shape[0])
+            writer.add(tile.tobytes(), 3, place, size, factor=factor, C=0, M=number)
+    distances = "".join(f'<Distance Id="{axis}"><Value>5e-07</Value></Distance>' for axis in "XY")
+    scaling = f"<ImageDocument><Metadata><Scaling><Items>{distances}</Items></Scaling></Metadata></ImageDocument>"
+    writer.save(folder / "a.czi", scaling)
+
+
 SLIDES: dict[str, Seed] = {
     "aperio": Seed(aperio, looked_at("a.svs")),
     "pages": Seed(pyramid(compression="jpeg"), looked_at("a.tif")),
@@ -133,5 +191,8 @@ SLIDES: dict[str, Seed] = {
     "philips": Seed(philips, looked_at("a.tiff")),
     "hamamatsu": Seed(hamamatsu, looked_at("a.ndpi")),
     "mirax": Seed(scanned("mirax", "mrxs"), looked_at("a.mrxs")),
+    "zarr 2": Seed(zarr(2), looked_at("a.ome.zarr")),
+    "zarr 3": Seed(zarr(3), looked_at("a.ome.zarr")),
+    "czi": Seed(czi, looked_at("a.czi")),
     "leica": Seed(scanned("leica", "scn"), looked_at("a.scn")),
 }

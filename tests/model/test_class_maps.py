@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from limner.model.annotator import InputSpec, View
-from limner.model.class_maps import Averaging, class_map_bytes, class_map_to_polygons, draw_labels, polygonise
+from limner.model.class_maps import (
+    Averaging,
+    _blend_weights,  # pyright: ignore[reportPrivateUsage] - a formula
+    class_map_bytes,
+    class_map_to_polygons,
+    draw_labels,
+    fill_invalid,
+    polygonise,
+)
 from limner.model.probabilities import NODATA, STEPS, LabelProbabilities
 from limner.model.tiling import TileGrid
 from limner.readers.regions import Grid, cut_regions
@@ -79,6 +87,29 @@ def test_a_ring_has_a_hole_and_vertices_only_at_corners() -> None:
         shapely.Polygon([(0, 0), (5, 0), (5, 5), (0, 5)], [[(2, 2), (3, 2), (3, 3), (2, 3)]])
     )
     assert dot.polygon.bounds == (2, 2, 3, 3)
+    assert (ring.score, dot.score) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("score", [1.0, 1.0 - 2.0**-24, 0.7, 0.5, 5 * 2.0**-24])
+def test_a_score_in_steps_of_2_to_the_minus_24_is_exact(score: float) -> None:
+    exact = np.full((1, 1), score, np.float32)
+    (patch,) = polygonise(np.ones((1, 1), np.uint8), exact, np.ones((1, 1), bool))
+    assert patch.score == float(exact[0, 0])
+
+
+def test_invalid_pixels_repeat_the_nearest_of_their_row_the_left_of_two_or_of_the_nearest_row() -> None:
+    tile = np.arange(15.0).reshape(3, 5, 1)
+    valid = np.zeros((3, 5), bool)
+    valid[0, [0, 2]] = valid[2, 4] = True
+    assert fill_invalid(tile, valid)[..., 0].tolist() == [[0, 0, 2, 2, 2]] * 2 + [[14] * 5]
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2, 5])
+def test_weights_of_two_neighbours_add_up_to_1(overlap: int) -> None:
+    weights = _blend_weights(12, overlap)[6, :, 0]
+    assert weights[overlap : 12 - overlap] == pytest.approx(1.0)
+    assert weights[:overlap] + weights[12 - overlap :] == pytest.approx(1.0)
+    assert (np.diff(weights[:overlap]) > 0).all()
 
 
 def mirrored(scores: npt.NDArray[np.float32], x: int, y: int) -> npt.NDArray[np.float32]:
@@ -159,6 +190,11 @@ def test_the_memory_that_blending_adds_is_what_was_estimated(classes: int) -> No
         tracemalloc.stop()
         estimated = class_map_bytes([spec], (12, 10), classes=classes, averaging=averaging)
     assert 0.75 < (peaks[0] + estimated) / peaks[1] < 1.25
+    width, height = TileGrid.exact(12, 10, tile=tile, overlap=16).size
+    assert class_map_bytes([spec], (12, 10), classes=classes, averaging=Averaging(blend=True)) == (
+        width * height * np.dtype(np.float32).itemsize * (classes + 1)
+    )
+    assert class_map_bytes([spec], (12, 10), classes=classes, averaging=Averaging()) == 0
     specs = [replace(spec, halo=0), spec, replace(spec, halo=16)]
     assert class_map_bytes(specs, (12, 10), classes=classes, averaging=averaging) == max(
         class_map_bytes([one], (12, 10), classes=classes, averaging=averaging) for one in specs

@@ -281,6 +281,45 @@ def test_regions_that_share_tiles() -> None:
 def test_boxes_count_where_their_centre_lies() -> None:
     found = [sighting((10, 10, 30, 30), LEFT), sighting((40, 10, 60, 30), LEFT)]
     assert [f.geometry.bounds[0] for f in merge_across_regions(found, INFO, box(0, 0, 49, 100))] == [10.0]
+    found = [sighting((10, top, 30, top + 20), LEFT) for top in (10, 40)]
+    for low, high, kept in ((0, 49, 10.0), (21, 100, 40.0)):
+        assert [f.geometry.bounds[1] for f in merge_across_regions(found, INFO, box(0, low, 200, high))] == [kept]
+
+
+@pytest.mark.parametrize(("shift", "objects"), [(0.0, 1), (0.5, 2)])
+def test_boxes_of_one_object_share_half_of_what_they_cover_together(shift: float, objects: int) -> None:
+    found = [sighting((92, 10, 104, 30), LEFT), sighting((96 + shift, 10, 108 + shift, 30), RIGHT)]
+    assert len(merge_detections(found, INFO)) == objects
+
+
+@pytest.mark.parametrize(("shift", "objects"), [(0.0, 1), (0.5, 2)])
+def test_a_cut_part_shares_half_of_the_smaller_with_the_box_that_crosses_the_cut(shift: float, objects: int) -> None:
+    found = [sighting((100, 10, 110, 30), LEFT), sighting((105, 20 + shift, 150, 40 + shift), RIGHT)]
+    assert len(merge_detections(found, INFO)) == objects
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(("beyond", "objects"), [(0, 2), (20, 1)])
+def test_a_box_that_ends_at_the_cut_does_not_cross_it(beyond: int, objects: int, *, mirrored: bool) -> None:
+    pairs = [((92, 10, 110, 30), LEFT), ((105, 10, 110 + beyond, 30), RIGHT)]
+    if mirrored:
+        pairs = [
+            ((200 - x1, y0, 200 - x0, y1), (200 - right, top, 200 - left, bottom))
+            for (x0, y0, x1, y1), (left, top, right, bottom) in pairs
+        ]
+    assert len(merge_detections([sighting(corners, window) for corners, window in pairs], INFO)) == objects
+
+
+def test_a_box_without_a_score_is_the_worst() -> None:
+    scored, unscored = sighting((80, 10, 108, 30), LEFT, 0.1), replace(sighting((80, 11, 108, 31), RIGHT), score=None)
+    (one,) = merge_detections([unscored, scored], INFO)
+    assert (one.score, one.geometry.bounds) == (0.1, (80, 10, 108, 30))
+
+
+def test_only_boxes_that_are_equal_in_all_are_one_before_they_are_compared() -> None:
+    same = sighting((10, 10, 20, 20), LEFT)
+    others = [replace(same, notes={"colour": "red"}), replace(same, numbers={"size": 1.0}), replace(same, text="a")]
+    assert len(merge_detections([same, *others, same], INFO)) == 4
 
 
 def test_boxes_are_clipped_to_tile_and_picture() -> None:

@@ -1,4 +1,4 @@
-"""Mutations of a module's source."""
+"""Mutations of a module's source, except for those that no test can notice because they are the same program."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ _COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
     ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.BitXor: ast.BitAnd,
 }  # fmt: skip
 _CALLED = {"min": "max", "max": "min", "any": "all", "all": "any"}
+_LARGE = 1000  # numbers from here on are doubled: one more is too little to be a fault of a limit or a size
 
 Change = Callable[[], None]
 
@@ -47,10 +48,32 @@ def mutant(source: str, number: int) -> Mutant:
 
 def _changes(tree: ast.Module) -> Iterator[tuple[ast.AST, Change]]:
     pending: list[ast.AST] = [tree]
+    halves: list[ast.AST] = []
     while pending:
         node = pending.pop()
-        yield from ((node, change) for change in _changes_of(node))
+        halves += _half_periods(node)
+        if all(node is not one for one in halves):
+            yield from ((node, change) for change in _changes_of(node))
         pending.extend(reversed(list(_children(node))))
+
+
+def _half_periods(node: ast.AST) -> Iterator[ast.AST]:
+    """The sum of (x + 180) % 360, which is (x - 180) % 360 as well."""
+    match node:
+        case ast.BinOp(
+            ast.BinOp(_, ast.Add() | ast.Sub(), ast.Constant(float(half))) as moved, ast.Mod(), ast.Constant(full)
+        ) if full == 2 * half:
+            yield moved
+        case _:
+            pass
+
+
+def _is_rounded(node: ast.AST) -> bool:
+    """Whether a node is a number that is no sum of powers of two down to 2^-20, such as 0.02.
+
+    As a bound it is rounded itself, so that nothing depends on whether a measured value may be equal to it.
+    """
+    return isinstance(node, ast.Constant) and isinstance(node.value, float) and not (node.value * 2**20).is_integer()
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
@@ -76,7 +99,10 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 def _changes_of(node: ast.AST) -> Iterator[Change]:  # noqa: C901 - a table by kinds
     match node:
         case ast.Compare():
+            sides = [node.left, *node.comparators]
             for i, operator in enumerate(node.ops):
+                if not isinstance(operator, ast.Eq | ast.NotEq) and any(map(_is_rounded, sides[i : i + 2])):
+                    continue
                 yield lambda i=i, operator=operator: node.ops.__setitem__(i, _COMPARED[type(operator)]())
         case ast.BinOp(op=op) | ast.AugAssign(op=op):
             yield lambda: setattr(node, "op", _COMPUTED[type(op)]())
@@ -89,7 +115,7 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:  # noqa: C901 - a table by k
         case ast.Constant(value=bool(value)):
             yield lambda: setattr(node, "value", not value)
         case ast.Constant(value=int(value) | float(value)):
-            yield lambda: setattr(node, "value", value + 1)
+            yield lambda: setattr(node, "value", value + 1 if abs(value) < _LARGE else value * 2)
         case ast.Name(id=name) if name in _CALLED:
             yield lambda: setattr(node, "id", _CALLED[name])
         case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):

@@ -37,7 +37,10 @@ TABLES = (
 )
 CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/raster/test_hostile.py::test_raster_size_is_limited"],
-    "readers/geodesy.py": ["readers/test_geodesy.py", "readers/test_stated_crs.py", "reports/test_rfc7946.py"],
+    "readers/geodesy.py": [
+        *(f"readers/test_{name}.py" for name in ("geodesy", "area_pieces", "stated_crs")),
+        "reports/test_rfc7946.py",
+    ],
     "readers/densify.py": [
         "readers/test_densify.py",
         "readers/test_geodesy.py",
@@ -133,7 +136,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="*", help="modules, such as 'model/*'")
+    parser.add_argument("--only", default="*", help="modules, such as 'model/*' or readers/geodesy.py")
     parser.add_argument("--minutes", type=float, default=math.inf, help="when to stop")
     asked = parser.parse_args()
     for name in PRELOADED:

@@ -66,7 +66,7 @@ reveal_type(run.exit_code)
 reveal_type(limner.open("scene.tif").info.kind)
 limner.run("scene.tif", modell="csmask")
 limner.run("scene.tif", hd_num="nine")
-limner.annotate([[1]], tissue="of")
+limner.annotate([[1]], names="of")
 """
 
 
@@ -90,7 +90,7 @@ def test_a_type_checker_knows_every_keyword(root: Path, tmp_path: Path) -> None:
         *[(4, "error"), (5, "error"), (6, "error")],
     ]
     for (_, _, message), words_ in zip(
-        messages, ['is "int"', "'slide'", '"modell"', '"hd_num"', '"tissue"'], strict=True
+        messages, ['is "int"', "'slide'", '"modell"', '"hd_num"', '"names"'], strict=True
     ):
         assert words_ in message
 

@@ -44,6 +44,20 @@ def test_near_a_pole_every_edge_is_tried(tried: list[int]) -> None:
     assert tried[0] == 4 * 1200
 
 
+@pytest.mark.parametrize(("pixel", "probed"), [(600.0, True), (1000.0, False)])  # 27° and 45° of latitude
+def test_edges_are_probed_within_half_of_75_degrees(tried: list[int], pixel: float, *, probed: bool) -> None:
+    shapes = boxes(1200, 50.0)
+    densify.densify_all(shapes, Placement(((pixel, 0.0, 4e5), (0.0, pixel, 0.0)), "m", UTM))
+    assert tried[0] == (4 * 81 if probed else 4 * 1200)
+
+
+def test_a_quarter_turn_needs_no_vertices() -> None:
+    globe = Placement(((0.25, 0.0, -180.0), (0.0, -0.25, 90.0)), "deg", pyproj.CRS.from_epsg(4326).to_wkt())
+    for end, points in ((360, 2), (364, 3)):
+        line = shapely.LineString([(0, 100), (end, 100)])
+        assert shapely.get_num_coordinates(densify.densify(line, globe)) == points
+
+
 def test_few_edges_are_tried(tried: list[int]) -> None:
     densify.densify_all(boxes(10, 50.0), Placement(((10.0, 0.0, 4e5), (0.0, -10.0, 4.1e6)), "m", UTM))
     assert tried == [40]
@@ -64,8 +78,9 @@ BENT = Polynomial(TERMS, (4e5, 3e4, 0.0, 900.0, 0.0, 0.0), (4.1e6, 0.0, -3e4, 0.
         ("EPSG:3413", ((1000.0, 0.0, -3e6), (0.0, -1000.0, 3e6)), None),
         ("EPSG:4326", ((0.01, 0.0, 175.0), (0.0, -0.01, 10.0)), None),
         ("ESRI:54009", ((1000.0, 0.0, -3e6), (0.0, -1000.0, 3e6)), None),
+        ("EPSG:32618", ((400.0, 0.0, 5e5), (0.0, 400.0, 0.0)), None),
     ],
-    ids=["UTM", "control points", "rotated", "Mercator", "polar", "degrees beyond 180", "Mollweide"],
+    ids=["UTM", "control points", "rotated", "Mercator", "polar", "degrees beyond 180", "Mollweide", "one-sided"],
 )
 def test_many_geometries_are_densified_as_few_are(
     crs: str, matrix: tuple[tuple[float, float, float], tuple[float, float, float]], warp: Polynomial | None

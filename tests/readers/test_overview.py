@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -303,3 +304,80 @@ def test_components_are_kept_and_holes_filled_by_their_size() -> None:
     holes = np.argwhere(fill_holes(mask, 2) & ~mask).tolist()
     assert holes == [[2, 4]]
     assert (fill_holes(mask, 1) == mask).all()
+
+
+def hollow(array_image: Make, width: int, height: int, *, block: tuple[int, int] | None = None) -> Any:
+    """A picture of zeros of any size in 8 bits, which takes no memory, stored in blocks if given their size."""
+
+    class Hollow(array_image):  # type: ignore[misc, valid-type] - a class that a fixture returns
+        streams = False
+
+        def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> Any:
+            del plane
+            self.reads.append((box, size))
+            return np.zeros((*size[::-1], 1), np.uint8), np.ones(size[::-1], np.bool_)
+
+    class Stored(Hollow):
+        def stored_level(self, _: tuple[float, float]) -> StoredLevel:
+            return StoredLevel((1.0, 1.0), block or (0, 0))
+
+        def may_hold(self, _: tuple[int, int]) -> None:
+            return None
+
+    shape = (height, width)
+    pixels, valid = np.broadcast_to(np.uint8(0), (*shape, 1)), np.broadcast_to(np.True_, shape)
+    return (Stored if block else Hollow)(pixels, valid)
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(("streams", "most"), [(False, 64 * MIB), (True, 1024 * MIB)])
+def test_64_mib_are_read_at_a_time_and_1_gib_of_what_streams(array_image: Make, *, streams: bool, most: int) -> None:
+    image = hollow(array_image, 2**14, 2**18)  # rows of 1 MiB
+    image.streams = streams
+    shares: list[float] = []
+    read_overview(image, limit=2**12, on_progress=shares.append)
+    assert {box.width * box.height for box, _ in image.reads} == {most}
+    assert len(image.reads) == 2**32 // most
+    rows = len({box.y0 for box, _ in image.reads})
+    assert shares == pytest.approx([(row + 1) / rows for row in range(rows)])
+
+
+def test_the_share_that_is_read_ends_at_1_where_the_last_rows_are_fewer(
+    array_image: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "_BYTES", 40 * 3)
+    shares: list[float] = []
+    read_overview(array_image(np.zeros((10, 40, 1), np.uint8)), on_progress=shares.append)
+    assert shares == pytest.approx([0.3, 0.6, 0.9, 1.0])
+
+
+@pytest.mark.parametrize(("more", "sampled"), [(0, False), (1, True)])
+def test_maps_of_more_than_4_gib_are_sampled_in_512_mib(array_image: Make, more: int, *, sampled: bool) -> None:
+    """Blocks of 1 MiB, 128 × 32 of them or a column more."""
+    image = hollow(array_image, 2**17 + 1024 * more, 2**15, block=(1024, 1024))
+    assert (read_overview(image, limit=64).sampled is not None) == sampled
+    read = sum(box.width * box.height for box, _ in image.reads)
+    assert 0.9 * 512 * MIB < read <= 512 * MIB if sampled else read == 4096 * MIB
+
+
+@pytest.mark.parametrize(("width", "block", "read"), [(4, 16, 4096), (1024, 1024, 512)])
+def test_at_most_4096_blocks_are_sampled(array_image: Make, width: int, block: int, read: int) -> None:
+    """Of a column of blocks of 64 bytes, or of 1 MiB."""
+    image = hollow(array_image, width, 2**33, block=(width, block))
+    assert read_overview(image, limit=5000).sampled is not None
+    assert len(image.reads) == read
+
+
+@pytest.mark.parametrize(("side", "lost"), [(32, 32), (33, 16)])
+def test_a_block_of_32_pixels_is_not_halved(array_image: Make, coordinates: Make, side: int, lost: int) -> None:
+    readable = read_overview(array_image(coordinates(side, 4), damaged=[Box(0, 0, 1, 1)])).readable
+    assert not readable[:, :lost].any()
+    assert readable[:, lost:].all()
+
+
+def test_an_overview_has_2048_pixels_and_a_montage_25_planes(array_image: Make) -> None:
+    image = array_image(np.zeros((1, 5000, 1), np.uint8))
+    assert read_overview(image).valid.shape == (1, 2048)
+    assert len(Montage.of(replace(image.info, planes=image.info.planes * 40)).planes) == 25

@@ -109,6 +109,18 @@ def test_images_without_a_crs_are_in_pixels_and_beside_maps_have_no_geometry(
     assert frame.crs.to_epsg() == 32618
 
 
+def test_one_slide_or_slice_with_a_spacing_decides_the_unit_of_all(image: MakeImage, record: MakeRecord) -> None:
+    def pixels(one: ImageRecord) -> ImageRecord:
+        planes = tuple(replace(plane, placement=Placement.pixels()) for plane in one.info.planes)
+        return replace(one, info=replace(one.info, placement=Placement.pixels(), planes=planes))
+
+    for known, unit in ((image("s", MICRONS, FINDINGS), "um"), (study(image, FINDINGS), "mm")):
+        none = pixels(known)
+        for images, expected in (((known, none), unit), ((none, known), unit), ((none, none), "px")):
+            slides = [replace(one, info=replace(one.info, kind="slide")) if unit == "um" else one for one in images]
+            assert findings_frame(record(*slides)).attrs["geometry"] == expected
+
+
 def test_a_slide_is_in_micrometres(image: MakeImage, record: MakeRecord) -> None:
     frame: Any = findings_frame(record(image("s", MICRONS, FINDINGS)))
     assert frame.attrs["geometry"] == "um"

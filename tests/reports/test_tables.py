@@ -116,6 +116,13 @@ def test_unknown_coordinates_are_empty_cells(image: MakeImage, record: MakeRecor
     assert [plain[key] for key in unknown] == [""] * 8
 
 
+def test_only_a_text_may_be_cut(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    texts = (("said", True), ("said", False), ("", False))
+    found = [Finding("land", shapely.box(0, 0, 1, 1), "box", text=text, text_cut=cut) for text, cut in texts]
+    (path,) = FindingsCsv().write(record(image("plain", Placement.pixels(), found)), out)
+    assert [row["cut"] for row in rows(path)] == ["true", "false", ""]
+
+
 def test_each_kind_of_image_has_its_own_units_and_leaves_the_others_empty(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
@@ -316,9 +323,22 @@ def test_an_image_without_analysed_area_has_no_shares(image: MakeImage, record: 
     assert (summary[0]["analysed_share"], summary[0]["share.land"], summary[0]["count.land"]) == ("0.000000", "", "0")
 
 
+def test_a_label_of_another_image_has_an_area_of_0(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    boat = Finding("boat", shapely.box(0, 0, 9, 9), "area")
+    analysed = (Area("analysed", "", 100.0, 1000.0, 1),)
+    place = placement(32618, *NORTH_UP)
+    run = record(*(image(name, place, found, areas=analysed) for name, found in (("a", [boat]), ("b", []))))
+    row = rows(SummaryCsv().write(run, out)[0])[1]
+    assert [row[f"{name}.boat"] for name in ("count", "area_m2", "share")] == ["0", "0", "0.000000"]
+    assert row["per_km2.boat"] == "0"
+
+
 def test_without_a_model_nothing_is_counted(image: MakeImage, record: MakeRecord, out: Path) -> None:
     run = replace(record(image("a", Placement.pixels()), labels=()), assessed=False)
     summary, facts = map(rows, SummaryCsv().write(run, out))
+    assert SummaryCsv().omitted(run) == FilesCsv().omitted(run) == {}
     assert (summary[0]["status"], summary[0]["findings"]) == ("not assessed", "")
     assert {row["findings"] for row in facts} == {""}
 
@@ -387,7 +407,7 @@ def test_regions_add_no_area_to_their_tiles(
 ) -> None:
     tiles = [Finding("land", shapely.box(x, 0, x + 10, 10), "tile", 0.9) for x in (0, 10)]
     region = Finding("land", shapely.box(0, 0, 20, 10), "region", 0.8)
-    for result, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), (tiles[:1], "100.00")):
+    for result, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), ([tiles[0], region], "100.00")):
         one = image("a", placement(32618, 10, 0, 4e5, 0, -10, 4e6), result)
         SummaryCsv().write(record(one, labels=("land",)), out)
         row = rows(out / "areas.csv")[0]

@@ -174,7 +174,11 @@ def test_two_dates_of_one_season_are_compared(runs: Any, limner: Any, tmp_path: 
     assert matrix.loc["total", "total"] == pytest.approx(analysed, rel=1e-7)
     about = json.loads((tmp_path / "out" / "about.json").read_text())
     assert about["use"] == DISCLAIMER
+    back = package.compare(runs("20240310"), runs("20240301"))
+    assert "The first run is of the later day: transitions go back in time." in back.statements
+    assert back.changes["label"].unique().tolist() == ["bright → none"]
     again = package.compare(runs("20240301"), runs("20240310"))
+    assert len(again.statements) == 1
     assert again.matrix.loc["none", "bright"] == pytest.approx(changed)
     assert len(again.changes) == len(changes)
     assert again.changes["note.to"].unique().tolist() == ["bright"]

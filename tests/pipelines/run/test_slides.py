@@ -208,3 +208,11 @@ def area(folder: Path) -> Path:
     path = folder / "area.geojson"
     path.write_text(json.dumps(shapely.geometry.mapping(shapely.box(100, 0, 360, 260))))
     return path
+
+
+def test_cores_are_asked_for_of_slides_alone(tmp_path: Path, make_scene: Callable[..., Path], limner: Limner) -> None:
+    scene, out = make_scene(tmp_path / "scene.tif"), tmp_path / "out"
+    output = limner("run", scene, "--out", out, "--model", "none", "--tma")
+    assert output.code == 2
+    assert "--tma must be given for slides.\n  found:  a map\n" in output.err
+    assert not out.exists()

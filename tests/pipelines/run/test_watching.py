@@ -14,7 +14,16 @@ from typing import Any
 import limner
 import pytest
 from limner.model.finding import Result
-from limner.pipelines.progress import Message, RegionCounts, RegionDone, Started, stopped_text
+from limner.pipelines import api
+from limner.pipelines.progress import (
+    Event,
+    Message,
+    RegionCounts,
+    RegionDone,
+    Started,
+    TerminalProgress,
+    stopped_text,
+)
 from limner.pipelines.run.locks import lock_holder
 from limner.pipelines.run.run_folder import RESULTS, RunFolder, StoreError
 from limner.pipelines.run.watching import Watcher
@@ -202,8 +211,6 @@ def test_the_speed_is_that_of_the_latest_results(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_stopped_run_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
-    from limner.pipelines.progress import TerminalProgress
-
     with TerminalProgress(lambda: 0.0) as progress:
         assert stopped_text(progress, again="call") == "Stopped before the first region. The same call starts again."
         progress(Message("Scanning"))
@@ -213,3 +220,34 @@ def test_a_stopped_run_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) 
         "Stopped with 2 of 4 regions done. Results so far are kept"
     )
     assert "Scanning" in capsys.readouterr().err
+
+
+def test_an_interrupted_call_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Display(TerminalProgress):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            said.extend([event.text] if isinstance(event, Message) else [])
+
+    def interrupted(_: object, on_event: Display) -> None:
+        on_event(Started(1, 4, 1, "out"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run_settings", interrupted)
+    monkeypatch.setattr(api, "progress_display", Display)
+    with pytest.raises(KeyboardInterrupt):
+        api.run("scene.tif", out=tmp_path / "out")
+    assert said == ["Stopped with 1 of 4 regions done. Results so far are kept; the same call resumes the run."]
+
+
+def test_to_interrupt_a_watching_call_returns_how_far_the_run_is(
+    words: list[object], tmp_path: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limner(*words).code == 0
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Watcher, "follow", interrupted)
+    assert api_watch(tmp_path / "out").done == 20

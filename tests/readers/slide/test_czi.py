@@ -118,12 +118,13 @@ def test_files_of_libczi_with_scenes_channels_and_focal_planes(tmp_path: Path, c
                     data = grey[c][..., None] + np.uint16(10 * z + scene)
                     plane, place = {"C": c, "Z": z}, (500 * scene, 20)
                     writer.write(data=data, plane=plane, location=place, scene=scene, compression_options=codec)
-        writer.write_metadata("x", channel_names={0: "DAPI", 1: "CD3"}, scale_x=5e-7, scale_y=5e-7)
+        writer.write_metadata("x", channel_names={0: "DAPI", 1: "CD3"}, scale_x=5e-7, scale_y=5e-7, scale_z=1.5e-6)
     for scene in range(2):
         native = np.moveaxis(grey, 0, 2) + np.uint16(20 + scene)
         truth = ExpectedImage(native, np.ones((90, 130), dtype=bool), options={"z": "2"})
         info = check_reader(READER, str(path), truth, image=scene)
         assert [channel.name for channel in info.channels] == ["DAPI", "CD3"]
+        assert "The file has 3 positions along axis Z, 1.5 µm apart; 2 is read (--reader-options z=…)." in info.notes
         assert info.placement.matrix[0][0] == pytest.approx(0.5)
         assert dict(info.facts)["scene"] == f"{scene + 1} of 2"
     with pytest.raises(RequestError, match="must be from 0 to 2"):

@@ -113,7 +113,7 @@ def test_one_of_the_focal_planes_and_times_is_read(write_zarr: WriteZarr) -> Non
     path = write_zarr("a.zarr", stack, axes="tczyx", chunks=(1, 2, 2, 64, 64))
     for z, t in ((0, 0), (2, 1)):
         info = check_reader(READER, str(path), expected(stack[t, :, z], z=str(z), t=str(t)))
-        assert f"The file has 3 positions along axis Z; {z} is read (--reader-options z=…)." in info.notes
+        assert f"The file has 3 positions along axis Z, 1 µm apart; {z} is read (--reader-options z=…)." in info.notes
         assert f"The file has 2 positions along axis T; {t} is read (--reader-options t=…)." in info.notes
     with pytest.raises(RequestError, match="must be from 0 to 2"):
         scan_with(READER, str(path), {"z": "3"})

@@ -122,6 +122,22 @@ def test_the_threshold_of_dark_field_is_three_times_its_noise(glass: int, lowest
     assert f"limited to {lowest:.3g} to 3)" in find_tissue(image, everywhere(image), microns=MICRONS).method
 
 
+def test_each_channel_of_dark_field_rises_from_its_own_background_of_4_more() -> None:
+    image = np.full((100, 100, 2), (92, 1000), dtype=np.uint16)
+    image.reshape(-1, 2)[:550, 0] = 90
+    image[70:, :, 0] = 5000
+    lowest = 3 * 1.4826 * np.log2(96 / 94)
+    assert f"limited to {lowest:.3g} to 3)" in find_tissue(image, everywhere(image), microns=MICRONS).method
+
+
+def test_the_threshold_of_grey_bright_field_is_three_times_its_noise() -> None:
+    image = np.full((100, 100, 1), 90, dtype=np.uint16)
+    image.reshape(-1)[:550] = 92  # more than the 5 % whose end is the background
+    image[70:] = 40
+    lowest = 3 * 1.4826 * np.log2(93 / 91)
+    assert f"limited to {lowest:.3g} to 3)" in find_tissue(image, everywhere(image), microns=MICRONS).method
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
@@ -191,6 +207,30 @@ def test_the_colour_of_the_glass_raises_the_threshold() -> None:
     assert f"limited to {lowest:.3g} to 0.03" in find_tissue(image, everywhere(image), microns=MICRONS).method
 
 
+def test_twice_the_noise_of_the_glass_raises_the_threshold() -> None:
+    """Columns of glass of five colours and a tenth of stain, where nothing is averaged: half of the glass decides."""
+    columns = [(255, 255, 255)] * 4 + [(255, 255, 254)] * 4 + [(205, 205, 203)] * 4
+    columns += [(205, 205, 202)] * 3 + [(205, 205, 201)] * 3 + [DENSE] * 2
+    image = np.broadcast_to(np.array(columns, dtype=np.uint8), (20, 20, 3))
+    level, below = np.log10(206 / 204), np.log10(256 / 255)
+    lowest = level + 2 * 1.4826 * (level - below)
+    found = find_tissue(image, everywhere(image), microns=(30.0, 30.0))
+    assert f"limited to {lowest:.3g} to 0.03" in found.method
+
+
+def test_what_is_invalid_is_neither_ink_nor_stain() -> None:
+    """Ink under the invalid half marks no glass beside it, and does not raise the threshold above pale tissue."""
+    valid, tissue = np.ones((60, 120), dtype=bool), np.zeros((60, 120), dtype=bool)
+    valid[:, :60] = False
+    tissue[:, 90:] = True
+    for hidden in (INKS["blue"], DENSE, GLASS):
+        image = flat_image(valid.shape, tissue, (240, 230, 240))
+        image[~valid] = hidden
+        found = find_tissue(image, valid, microns=(2.0, 2.0))
+        assert not found.ink.any()
+        assert agreement(found.mask, tissue) > 0.9
+
+
 def test_a_picture_of_ink_alone_has_no_tissue() -> None:
     image = np.full((60, 60, 3), INKS["blue"], dtype=np.uint8)
     found = find_tissue(image, everywhere(image), microns=MICRONS)
@@ -213,6 +253,14 @@ def test_the_background_of_bright_field_is_from_the_median_of_the_glass(dtype: t
     margin = 0.016 * (255 if dtype == np.uint8 else 21000)
     assert low == pytest.approx([200 * unit - margin] * 3)
     assert high == pytest.approx([210 * unit + margin] * 3)
+
+
+def test_the_glass_of_bright_field_is_from_its_median_to_its_99th_percentile() -> None:
+    pixels = np.arange(1900, 2000, dtype=np.uint16).repeat(3).reshape(10, 10, 3)
+    low, high = background_range(pixels, everywhere(pixels))
+    margin = 0.016 * (1900 + 0.999 * 99)
+    assert low == pytest.approx([1949.5 - margin] * 3)
+    assert high == pytest.approx([1900 + 0.99 * 99 + margin] * 3)
 
 
 def test_what_is_bright_and_coloured_is_no_glass() -> None:
@@ -241,10 +289,7 @@ def test_unknown_spacing_is_in_the_method() -> None:
 
 @pytest.mark.parametrize(("across", "microns"), [(True, (1.0, 2.0)), (False, (2.0, 1.0))])
 def test_stain_is_averaged_within_12_micrometres(across: bool, microns: tuple[float, float]) -> None:
-    for gap, one in (
-        (24, True),
-        (25, False),
-    ):  # µm of glass between two strands: its middle averages both or none
+    for gap, one in ((24, True), (25, False)):  # µm of glass between two strands: its middle averages both or none
         strand = np.arange(10 * (gap + 10) + 10) % (gap + 10) < 10
         stained = np.broadcast_to(strand if across else strand[:, None], (len(strand), len(strand)))
         image = flat_image((len(strand), len(strand)), stained, DENSE)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.class_maps import polygonise
 from limner.model.finding import Finding
+from limner.model.merged_findings import BATCH
 from limner.readers.geometry import Placement
 from limner.reports.dicom.masks import Patch, area_outlines, patches
 from limner.reports.dicom.outlines import rings
@@ -102,12 +103,31 @@ def test_a_part_far_below_does_not_hide_what_comes_next(areas: Callable[..., Ima
     assert np.array_equal(drawn(found, "one"), centres(apart.union(other)))
 
 
+def test_many_areas_of_a_row_come_in_parts_by_their_upper_edge(areas: Callable[..., ImageRecord]) -> None:
+    """Three parts are of one row of tiles, which is filled from all of them before the next one begins."""
+    random, count = np.random.default_rng(2), 5 * BATCH // 2
+    size = (2 * count + 90, 8)
+    tops = random.integers(0, 2, count)
+    found = [("one", shapely.box(2 * at + 50, y, 2 * at + 51, y + 1)) for at, y in enumerate(tops.tolist())]
+    found += [("one", shapely.box(0, 6, 40, 7)), ("one", shapely.box(2, 5, 30, 6))]
+    random.shuffle(found)
+    parts = [part for _, parts in area_outlines(areas(*found, size=size)) for part in parts]
+    assert [len(part) for part in parts] == [BATCH, BATCH, count + 2 - 2 * BATCH]
+    upper = np.concatenate([shapely.bounds(part)[:, 1] for part in parts])
+    assert (np.diff(upper) >= 0).all()
+    mask = drawn(patches(areas(*found, size=size), (), (1000, 4)), "one", size)
+    expected = np.zeros(size[::-1], bool)
+    expected[tops, 2 * np.arange(count) + 50] = expected[6, :40] = expected[5, 2:30] = True
+    assert np.array_equal(mask, expected)
+
+
 def test_label_maps_come_slice_by_slice_with_their_labels(image: Callable[..., ImageRecord]) -> None:
     maps = np.zeros((3, 4, 5), np.uint8)
     maps[0, 1, 2], maps[2, 0, 0], maps[2, 3, 4] = 2, 1, 2
     stack = image("a", Placement.pixels(), size=(5, 4), label_maps=lambda: iter(maps))
     found = list(patches(stack, ("one", "two")))
     assert [(patch.label, patch.plane) for patch in found] == [("two", 0), ("one", 2), ("two", 2)]
+    assert {(patch.x, patch.y) for patch in found} == {(0, 0)}
     for patch in found:
         assert isinstance(patch, Patch)
         assert np.array_equal(patch.mask, maps[patch.plane] == ("one", "two").index(patch.label) + 1)
