@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from typing import Any, cast
 
 import limner
 import numpy as np
@@ -51,13 +52,14 @@ def score(truth: Found, found: Found) -> tuple[float, float, float, float, float
 
 def of_recipe(pixels: npt.NDArray[np.uint8], sigma: float, distance: int, least: int) -> Labels:
     """The classical recipe: haematoxylin, Otsu, peaks of the distance, watershed."""
-    from skimage import color, feature, filters, morphology, segmentation
+    from skimage import color, feature, filters, morphology, segmentation  # pyright: ignore[reportMissingImports]
 
     amount = filters.gaussian(color.rgb2hed(pixels)[..., 0], sigma)
     mask = morphology.remove_small_objects(amount > filters.threshold_otsu(amount), max_size=least - 1)
-    mask = ndimage.binary_fill_holes(mask)
-    depth = ndimage.distance_transform_edt(mask)
-    peaks = feature.peak_local_max(depth, min_distance=distance, labels=ndimage.label(mask)[0])
+    mask = np.asarray(ndimage.binary_fill_holes(mask))
+    distances: Any = ndimage.distance_transform_edt
+    depth, label = distances(mask), cast("Any", ndimage.label)
+    peaks = feature.peak_local_max(depth, min_distance=distance, labels=label(mask)[0])
     markers = np.zeros(mask.shape, dtype=np.int64)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return segmentation.watershed(-depth, markers, mask=mask).astype(np.int64)

@@ -38,7 +38,7 @@ def tile(seed: int) -> npt.NDArray[np.uint8]:
             cy, cx = (np.array([i, j]) + 0.5) * APART + rng.uniform(-1.5, 1.5, 2)
             here = np.s_[i * APART : (i + 1) * APART, j * APART : (j + 1) * APART]
             near[here] |= (x[here] - cx) ** 2 + (y[here] - cy) ** 2 < rng.uniform(6, 8.5) ** 2
-    return np.where(near[..., None], np.uint8((90, 50, 130)), np.uint8((225, 150, 200))).astype(np.uint8)
+    return np.where(near[..., None], (90, 50, 130), (225, 150, 200)).astype(np.uint8)
 
 
 def write_slide(path: Path, count: int) -> int:

@@ -156,7 +156,7 @@ def test_a_pixel_has_the_class_of_its_highest_score(averaging: Averaging, classe
     kept = keep & (best >= threshold) & ~np.isin(found, background)
     assert 20 < kept.sum() < keep.sum()
     names = [f"class {number}" for number in range(classes)]
-    labels = {names[2]: 0, names[0]: 1}
+    labels: dict[str | int, int] = {names[2]: 0, names[0]: 1}
     room = LabelProbabilities(labels, np.full((2, height, width), NODATA, np.uint8))
     view = View(region, InputSpec(tile, overlap=overlap), grid, tiles, valid, keep, probabilities=room)
     decide = lambda scores: np.where(scores >= threshold, scores, 0)  # noqa: E731

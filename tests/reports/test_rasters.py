@@ -16,6 +16,7 @@ from limner.readers.geometry import Placement
 from limner.readers.regions import Grid
 from limner.reports.probabilities import mean_of_four
 from limner.reports.rasters import Layer, Raster, write_cog, write_ome_tiff
+from rasterio.errors import NotGeoreferencedWarning
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
@@ -25,7 +26,7 @@ def test_bands_are_not_taken_for_colours_or_opacity(tmp_path: Path, count: int) 
     raster = Raster(Grid("a", (700, 600), (1.0, 1.0)), Placement.pixels(), layers, {}, names, 1 / 250)
     write_cog(tmp_path / "a.tif", raster, nodata=NODATA, resampling="AVERAGE")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(tmp_path / "a.tif") as file:
             assert {one.name for one in file.colorinterp} <= {"gray", "undefined"}
             assert list(file.descriptions) == names

@@ -1,5 +1,7 @@
 """Changed outlines still partition what they did: no gaps, no overlaps, nothing invalid."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,7 +19,7 @@ def areas(seed: int, pixel: tuple[float, float], *, ground: bool = True) -> tupl
     """The areas of a made class map in level-0 pixels, and their classes; `ground` leaves class 0 out."""
     rng = np.random.default_rng(seed)
     height, width = rng.integers(3, 50, 2)
-    values = uniform_filter(rng.normal(size=(height, width)), rng.integers(1, 5))
+    values = uniform_filter(rng.normal(size=(height, width)), int(rng.integers(1, 5)))
     classes = np.digitize(values, np.quantile(values, [0.3, 0.6])).astype(np.uint8)
     found = trace(classes, classes > 0 if ground else np.ones_like(classes, np.bool_))
     return shapely.transform(found.outlines, lambda xy: xy * pixel), found.values
@@ -74,7 +76,7 @@ def test_cutting_depends_on_neighbours_alone() -> None:
     whole = smooth(shapes, (1.0, 1.0))
     for place in range(0, len(shapes), 5):
         near = np.flatnonzero(touching[place])
-        alone = smooth(shapes[near], (1.0, 1.0))
+        alone: Any = smooth(shapes[near], (1.0, 1.0))
         assert alone[np.flatnonzero(near == place)[0]].wkb == whole[place].wkb
 
 

@@ -92,13 +92,13 @@ def test_a_cloud_of_zones_is_a_partition_of_the_run(runs: Any, limner: Any, tmp_
     assert "not analysed at all" in done.err
     assert DISCLAIMER in done.err
     assert done.out.split() == [str(tmp_path / "out" / name) for name in ("zones.csv", "zones.parquet", "zones.gpkg")]
-    table = pd.read_csv(tmp_path / "out" / "zones.csv")
+    table: Any = pd.read_csv(tmp_path / "out" / "zones.csv")
     assert set(table.zone_id) == set(frame.name)
     own = areas(run)
     assert own["bright"] > 0
     for label, area in own.items():
         assert float(table[f"area_m2.{label}"].sum()) == pytest.approx(area, rel=1e-6, abs=0.1)
-    summary = pd.read_csv(run / "summary.csv")
+    summary: Any = pd.read_csv(run / "summary.csv")
     assert table.analysed_m2.sum() == pytest.approx(summary.analysed_km2[0] * 1e6, rel=1e-6)
     assert int(table["count.bright"].sum()) == int(summary["count.bright"][0])
     again = package.Run.open(run).zones(tmp_path / "zones.gpkg", id="name")
@@ -316,7 +316,7 @@ def test_slovenia_of_two_dates(shared_data: Path, csmask: Path, tmp_path: Path) 
     found = package.compare(tmp_path / "2015-08-30", tmp_path / "2015-07-31")
     assert found.matrix.loc["land", "cloud"] > 0.9 * found.matrix.loc["total", "total"]
     assert found.matrix.loc["total", "total"] == pytest.approx(1_009_995, rel=1e-6)
-    zones = package.Run.open(tmp_path / "2015-07-31").zones(scenes / "LULC.gpkg", id="index")
+    zones: Any = package.Run.open(tmp_path / "2015-07-31").zones(scenes / "LULC.gpkg", id="index")
     assert len(zones) == 88
     assert float(zones["area_m2.cloud"].sum()) == pytest.approx(found.matrix.loc["total", "cloud"], rel=1e-3)
     with pytest.raises(RequestError, match="--id RABA_ID must be different for every zone"):

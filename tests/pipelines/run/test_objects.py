@@ -126,9 +126,10 @@ def test_a_run_is_opened_with_other_objects(tmp_path: Path, scene: Path, card: P
     out = tmp_path / "out"
     assert limner("run", scene, "--model", card, "--out", out, "--reports", "summary-csv").code == 0
     plain, fewer = Run.open(out), Run.open(out, min_area="5px", instances="bright")
-    assert (fewer.findings["number.pixels"] >= 5).all()
-    assert "circularity" in fewer.findings
-    assert len(plain.findings) > (fewer.findings["label"] == "ridge").sum()
+    found: Any = fewer.findings
+    assert (found["number.pixels"] >= 5).all()
+    assert "circularity" in found
+    assert len(plain.findings) > (found["label"] == "ridge").sum()
     with pytest.raises(RequestError, match="Did you mean 'min_area'"):
         Run.open(out, min_aera="5px")
     with pytest.raises(RequestError, match="must have a unit of maps"):
