@@ -18,6 +18,7 @@ from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms, path_variants
 from ...readers.registry import readers
 from ...reports.dicom.objects import report_of
+from ...reports.html.embedding import block_contents
 from .cloud_mask import FOLDER as CLOUDS
 from .manifest import load_manifest
 from .objects import OBJECTS
@@ -252,7 +253,8 @@ def _mentions(path: Path, terms: Mapping[bytes, bytes]) -> bool:
     if not terms or not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _found(content, terms)
+        blocks = block_contents(content[:]) if path.suffix == ".html" else ()
+        return _found(content, terms) or any(_found(block, terms) for block in blocks)
 
 
 def _found(content: bytes | mmap.mmap, terms: Mapping[bytes, bytes]) -> bool:

@@ -12,9 +12,11 @@ rule fills.
 # pyright: reportUnknownMemberType=false
 
 import base64
+import contextlib
 import json
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +29,8 @@ STEPS: Final = 8
 """Steps per level-0 pixel to which vertices are rounded."""
 
 _LEVEL: Final = 4  # of zlib: higher ones gain two per cent and take twice as long
+_BLOCK: Final = re.compile(rb"(?<![A-Za-z0-9+/])eF[4-7][A-Za-z0-9+/]{9,}={0,2}")  # zlib's first bytes at this level
+_LONGEST: Final = 2**28  # bytes
 _TYPES: Final = {
     "u1": "Uint8Array",
     "i4": "Int32Array",
@@ -53,6 +57,13 @@ def data_block(header: Mapping[str, object], arrays: Mapping[str, npt.NDArray[An
     start = text.encode("utf-8", "replace")
     head = [len(start).to_bytes(4, "little"), start, bytes(-(4 + len(start)) % 8)]
     return base64.b64encode(zlib.compress(b"".join([*head, *parts]), _LEVEL)).decode()
+
+
+def block_contents(page: bytes) -> Iterator[bytes]:
+    """What the data blocks of a page hold, uncompressed, each at most `_LONGEST` bytes of it."""
+    for found in _BLOCK.finditer(page):
+        with contextlib.suppress(ValueError, zlib.error):  # other text
+            yield zlib.decompressobj().decompress(base64.b64decode(found[0]), _LONGEST)
 
 
 def varints(values: npt.NDArray[np.uint32]) -> tuple[Bytes, Lengths]:

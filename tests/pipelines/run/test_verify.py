@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from limner.reports.html.embedding import data_block
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +55,13 @@ def leak(run: Path) -> None:
     (run / "summary.csv").write_text((run / "summary.csv").read_text() + "JOHN_DOE.tif\n")
 
 
+def leak_in_page(run: Path) -> None:
+    """A name in a compressed block of the page."""
+    block = data_block({"name": "JOHN_DOE.tif"}, {"area": np.zeros(50)})
+    assert "JOHN_DOE" not in block
+    (run / "page.html").write_text(f"<html><template>{block}</template></html>", encoding="utf-8")
+
+
 def change_input(run: Path) -> None:
     with (run.parent / "in" / "JOHN_DOE.tif").open("ab") as file:
         file.write(b"more")
@@ -64,6 +73,7 @@ def change_input(run: Path) -> None:
         (edit_results, {("fault", "results")}),
         (edit_manifest, {("fault", "manifest")}),
         (leak, {("fault", "reports"), ("fault", "names")}),
+        (leak_in_page, {("note", "reports"), ("fault", "names")}),
         (change_input, {("fault", "inputs")}),
         (lambda run: shutil.rmtree(run.parent / "in"), {("note", "inputs")}),
         (lambda run: (run / "sources.json").chmod(0o644), {("fault", "private")}),
