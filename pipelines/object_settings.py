@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from ..readers.errors import RequestError, did_you_mean
 
@@ -97,15 +97,23 @@ class ObjectSettings:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
         """The settings among all of a run, where those of an older one may lack them. Raises `RequestError`."""
-        holes = str(config.get("fill_holes", ""))
+        texts = {name: config.get(name, "") for name in ("min_area", "fill_holes", "simplify", "tissue_edge")}
+        given: object = config.get("instances", ())
+        labels = cast("Sequence[object]", given) if isinstance(given, list | tuple) else (None,)
+        neck: object = config.get("neck", 0.75)
+        all_texts = all(isinstance(one, str) for one in [*texts.values(), *labels])
+        if not all_texts or not isinstance(neck, int | float):
+            rule, remedy = "must have the types of their settings", "Restore manifest.json from a backup"
+            raise RequestError("the settings of objects", rule, value=str({**texts, "neck": neck})[:80], remedy=remedy)
+        holes = texts["fill_holes"]
         return cls(
-            Amount.parse("min_area", config.get("min_area", ""), "area"),
+            Amount.parse("min_area", texts["min_area"], "area"),
             ALL if holes == ALL else Amount.parse("fill_holes", holes, "area"),  # pyright: ignore[reportArgumentType]
             bool(config.get("smooth")),
-            Amount.parse("simplify", config.get("simplify", ""), "length"),
-            tuple(config.get("instances", ())),
-            float(config.get("neck", 0.75)),
-            Amount.parse("tissue_edge", config.get("tissue_edge", ""), "length"),
+            Amount.parse("simplify", texts["simplify"], "length"),
+            tuple(map(str, labels)),
+            float(neck),
+            Amount.parse("tissue_edge", texts["tissue_edge"], "length"),
         )
 
     def check_labels(self, labels: Sequence[str]) -> None:

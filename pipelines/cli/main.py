@@ -151,6 +151,10 @@ def info_command(
     from ..run.scanning import reader_options
 
     check_options(reader_options(settings), settings.reader or None)
+    if settings.model or settings.model_options or settings.reports or settings.report_options:
+        from ..run.execute import check_options as check_all
+
+        check_all(settings)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)

@@ -143,6 +143,7 @@ def test_only_what_users_may_want_is_published_as_an_extra(built: Path) -> None:
         text = archive.read(metadata).decode("utf-8")
     assert set(re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)) == {
         "dicom",
+        "features",
         "monai",
         "quantize",
         "ray",

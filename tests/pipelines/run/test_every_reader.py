@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
-KINDS = ("raster", "scene", "slide", "pyramid", "stack", "radiograph")
+KINDS = ("raster", "scene", "slide", "pyramid", "zarr", "czi", "stack", "radiograph")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,9 @@ class Case:
 
 
 @pytest.fixture
-def case(kind: str, tmp_path: Path, per_tile: str, making: ModuleType, request: pytest.FixtureRequest) -> Case:
+def case(  # noqa: PLR0911 - one for each kind
+    kind: str, tmp_path: Path, per_tile: str, making: ModuleType, request: pytest.FixtureRequest
+) -> Case:
     ask = request.getfixturevalue
     if kind == "raster":
         return Case(ask("make_scene")(tmp_path / "scene.tif"), "raster", str(ask("make_card")(tmp_path)))
@@ -56,6 +58,27 @@ def case(kind: str, tmp_path: Path, per_tile: str, making: ModuleType, request: 
         return Case(path, "slide", str(ask("slide_card")(tmp_path)))
     if kind == "pyramid":
         return Case(ask("make_slide")(tmp_path / "a.tif", side=384), "pyramid", str(ask("slide_card")(tmp_path)))
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        pixels = tifffile.imread(ask("make_slide")(tmp_path / "tissue.tif", side=256)).transpose(2, 0, 1)
+        group = zarr.create_group(str(tmp_path / "a.zarr"), zarr_format=3)
+        group.create_array("0", shape=pixels.shape, dtype=pixels.dtype, chunks=(1, 64, 64))[:] = pixels
+        axes = [{"name": "c", "type": "channel"}, *({"name": a, "type": "space", "unit": "micrometer"} for a in "yx")]
+        scaled = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]}
+        colours = {"Red": "FF0000", "Green": "00FF00", "Blue": "0000FF"}
+        group.attrs["ome"] = {
+            "version": "0.5",
+            "multiscales": [{"axes": axes, "datasets": [scaled], "name": "a"}],
+            "omero": {"channels": [{"label": name, "color": colour} for name, colour in colours.items()]},
+        }
+        return Case(tmp_path / "a.zarr", "ome-zarr", str(ask("slide_card")(tmp_path)))
+    if kind == "czi":
+        czi = pytest.importorskip("pylibCZIrw.czi")
+        pixels = tifffile.imread(ask("make_slide")(tmp_path / "tissue.tif", side=256))
+        with czi.create_czi(str(tmp_path / "a.czi")) as document:
+            document.write(data=np.ascontiguousarray(pixels[..., ::-1]), plane={"C": 0})
+            document.write_metadata("a", scale_x=1e-6, scale_y=1e-6)
+        return Case(tmp_path / "a.czi", "czi", str(ask("slide_card")(tmp_path)))
     if kind == "stack":
         order = [*range(5, 11), *range(5)]
         slices = making.slices(11, WindowCenter=5000, WindowWidth=12500)  # in which all of them show something
@@ -67,7 +90,8 @@ def case(kind: str, tmp_path: Path, per_tile: str, making: ModuleType, request: 
 
 
 def test_every_reader_is_tested() -> None:
-    assert set(readers()) == {"array", "raster", "scene", "slide", "pyramid", "dicom"}  # arrays: see test_api
+    tested = {"raster", "scene", "slide", "pyramid", "ome-zarr", "czi", "dicom"}
+    assert set(readers()) == {"array", *tested}  # arrays: see test_api
 
 
 @pytest.mark.parametrize("kind", KINDS)

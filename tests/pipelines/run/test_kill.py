@@ -153,7 +153,7 @@ def reports(folder: Path) -> dict[str, bytes]:
 def test_the_uninterrupted_run_has_findings_and_failures(whole: Path) -> None:
     lines = (whole / "results.jsonl").read_bytes().splitlines()
     assert len(lines) > 20
-    assert len(reports(whole)) == 10
+    assert len(reports(whole)) == 11
     assert len((whole / "findings.csv").read_text().splitlines()) > 100
 
 

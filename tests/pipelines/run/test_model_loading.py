@@ -185,11 +185,13 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], lis
     output: dict[str, Callable[[], list[str]]] = {
         "4khd": lambda: [f"4khd:{get('made_4khd')}", *two],
         "deepness": lambda: [f"deepness:{get('zoo').segmentor(tmp_path / 'a.onnx', resolution=100)}"],
+        "encoder": lambda: [f"encoder:{get('zoo_folder')('vit')}"],
         "endpoint": lambda: [f"endpoint:{get('model_server').url}", *options("served=seer", "tile=64")],
         "probe 4khd": lambda: [f"probe:{probe('4khd:' + str(get('made_4khd')))}"],
         "probe clip": lambda: [f"probe:{probe(str(get('made_checkpoints') / 'clip'))}"],
         "probe vit": lambda: [f"probe:{probe(str(get('zoo_folder')('vit')))}"],
         "segment": lambda: [str(card())],
+        "threshold": lambda: ["threshold:red"],
         **{
             f"transformers {name}": lambda name=name: [f"transformers:{get('zoo_folder')(name)}"]
             for name in ("detr", "oneformer", "segformer", "vit")
@@ -207,11 +209,13 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], lis
 MODELS = {
     "4khd": "fourkhd",
     "deepness": "onnx",
+    "encoder": "vision_backbones",
     "endpoint": "",
     "probe 4khd": "fourkhd",
     "probe clip": "clip.network",
     "probe vit": "vision_backbones",
     "segment": "onnx",
+    "threshold": "",
     "transformers detr": "huggingface.networks",
     "transformers oneformer": "huggingface.networks",
     "transformers owlvit": "huggingface.networks",
