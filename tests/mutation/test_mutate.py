@@ -36,18 +36,12 @@ def changes(root: Path) -> ModuleType:
         ("(x - 90.0) % 360.0", [
             "(x - 90.0) * 360.0", "(x + 90.0) % 360.0", "(x - 91.0) % 360.0", "(x - 90.0) % 361.0",
         ]),
-        ("x < 0.02", ["x < 1.02"]),
-        ("0 <= x < 0.02", ["0 < x < 0.02", "1 <= x < 0.02", "0 <= x < 1.02"]),
-        ("x < 0.25", ["x <= 0.25", "x < 1.25"]),
-        ("x < 0.02 * y", ["x <= 0.02 * y", "x < 0.02 / y", "x < 1.02 * y"]),
+        ("x < 0.02", ["x <= 0.02", "x < 1.02"]),
         ("x == 0.02", ["x != 0.02", "x == 1.02"]),
-        ("f(999, 1000, -2500.0)", [
-            "f(1000, 1000, -2500.0)", "f(999, 2000, -2500.0)", "f(999, 1000, --2500.0)", "f(999, 1000, -5000.0)",
-        ]),
         ("zip(a, strict=True)", []),
         ("a.reshape(-1, 2)", ["a.reshape(-1, 3)"]),
     ],
 )  # fmt: skip
 def test_mutants(changes: ModuleType, source: str, mutants: list[str]) -> None:
-    """(x + 180) % 360 is (x - 180) % 360, and whether a value may equal a rounded bound is not decided by a test."""
+    """(x + 180) % 360 is (x - 180) % 360."""
     assert sorted(changes.mutant(source, number).after for number in range(changes.count(source))) == sorted(mutants)
