@@ -145,16 +145,11 @@ def info_command(
     from ...readers.sandbox import start_scanning
 
     start_scanning()
-    from ...readers.registry import check_options
     from ..describe import scanned_json, scanned_text
+    from ..run.option_checks import check_options
     from ..run.redaction import scan_with_redaction, unmatched_entries
-    from ..run.scanning import reader_options
 
-    check_options(reader_options(settings), settings.reader or None)
-    if settings.model or settings.model_options or settings.reports or settings.report_options:
-        from ..run.execute import check_options as check_all
-
-        check_all(settings)
+    check_options(settings)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)

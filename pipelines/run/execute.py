@@ -21,7 +21,6 @@ from ...readers.mask_files import FoundMask
 from ...readers.plugins import require_extra
 from ...readers.regions import Region
 from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
-from ...readers.registry import check_options as check_reader_options
 from ...readers.sandbox import release_sandbox
 from ...reports.reference import ReferenceCsv, match_references
 from ..cli.terminal import plural
@@ -36,6 +35,7 @@ from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .objects import write_run_reports
+from .option_checks import check_options
 from .plan import NO_MODEL, Plan, make_plan
 from .redaction import (
     Redactor,
@@ -48,7 +48,6 @@ from .redaction import (
 )
 from .reporting import check_objects, load_writers, read_record, record_in_memory
 from .run_folder import RunFolder, as_store_errors, check_folder
-from .scanning import reader_options
 from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
 
@@ -97,16 +96,6 @@ class PreparedRun:
 def _limit_caches(settings: Settings) -> None:
     if settings.memory:
         limit_caches(cache_limit(memory_limit(settings)))
-
-
-def check_options(settings: Settings) -> None:
-    """Raise `RequestError` for an unknown or invalid option of a reader, the model or a writer. Reads no input."""
-    check_reader_options(reader_options(settings), settings.reader or None)
-    if settings.reports or settings.report_options:
-        load_writers(settings.reports, settings.report_options)
-    choice = choose_annotator(settings, [])
-    if choice is not None:
-        choice.make()
 
 
 def prepare(
