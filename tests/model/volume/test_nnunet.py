@@ -56,6 +56,15 @@ def test_labels_lie_on_the_voxels_that_they_are_of(
     assert found.any()
 
 
+def test_probabilities_are_the_softmax_of_the_logits(tmp_path: Path, make_nnunet: Make, make_volume: Make) -> None:
+    """Those of the network are 0 and how far a voxel is above the threshold."""
+    values = np.random.default_rng(6).integers(95, 106, (6, 9, 8)).astype(np.float32)
+    model: Any = find_volume_folder(str(make_nnunet(tmp_path / "model")), FolderOptions())
+    room = LabelProbabilities({1: 0}, np.zeros((1, *values.shape), np.uint8))
+    list(model.segment(replace(make_volume(values), probabilities=room)))
+    assert np.abs(room.values[0] / STEPS - 1 / (1 + np.exp(THRESHOLD - values))).max() < 0.5 / STEPS + 1e-3
+
+
 @pytest.mark.parametrize(("reader", "expected"), [("SimpleITKIO", "downwards"), ("NibabelIOWithReorient", "RAS")])
 def test_the_network_sees_the_axes_of_its_training(
     reader: str, expected: str, tmp_path: Path, make_nnunet: Make, make_volume: Make, blobs: Blobs

@@ -13,6 +13,7 @@ from limner.model.checkpoints.cards import find_card
 from limner.model.segmentation.annotator import Segmenter, SegmenterOptions
 from limner.pipelines.config import Settings, parse_bytes
 from limner.pipelines.run import memory
+from limner.pipelines.run.execute import prepare
 from limner.pipelines.run.memory import Headroom, divide
 from limner.pipelines.run.processes import held_bytes
 from limner.readers.errors import RequestError
@@ -100,6 +101,17 @@ def test_a_limit_changes_no_result(engine: str, tmp_path: Path, scene: Path, car
         assert limner("run", scene, "--model", card, "--hd-num", 4, *out, *words).code == 0
     for path in (tmp_path / "free").glob("*.csv"):
         assert path.read_bytes() == (tmp_path / "limited" / path.name).read_bytes()
+
+
+def test_kept_probabilities_take_a_byte_for_each_label_and_pixel(scene: Path, card: Path) -> None:
+    def needed(*, probabilities: bool, batch: int) -> float:
+        stated = {"inputs": [str(scene)], "model": str(card), "probabilities": probabilities, "batch": batch}
+        return prepare(Settings.resolve(stated)).division.memory
+
+    for batch in (1, 3):  # those of a batch, and two of the region that is masked and compressed
+        more = needed(probabilities=True, batch=batch) - needed(probabilities=False, batch=batch)
+        labels, canvas = 2, (5 * 24 + 8) ** 2  # of 25 tiles
+        assert more == labels * canvas * (batch + 2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has allocated")

@@ -1,5 +1,6 @@
 """Probabilities of whole runs: those of the network at each analysed pixel, in all formats the same."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -119,13 +120,16 @@ def test_a_slide_has_an_ome_tiff_with_a_channel_for_each_label(
 SHAPE, SPACING, STEP = (9, 20, 16), (1.1, 0.9), 1.3
 
 
-@pytest.fixture
-def volume_run(
-    tmp_path: Path, making: ModuleType, make_nnunet: Callable[..., Path], limner: Limner, monkeypatch: Any
-) -> Path:
-    """The folder of a run of a volume model on an oblique stack."""
-    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", SAME_NAMES)
+def values() -> npt.NDArray[np.int16]:
+    """Values (slices, rows, columns) around 100, at which the network is undecided."""
     noise = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=SHAPE), 1.5)
+    return (100 + 60 * noise / np.abs(noise).max()).astype(np.int16)
+
+
+@pytest.fixture
+def volume(tmp_path: Path, making: ModuleType, make_nnunet: Callable[..., Path], monkeypatch: Any) -> tuple[Any, ...]:
+    """The words to run a volume model on an oblique stack, into the folder `run`."""
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", SAME_NAMES)
     slices = [
         making.image(
             pixels,
@@ -138,12 +142,18 @@ def volume_run(
             RescaleSlope=1,
             RescaleIntercept=0,
         )
-        for number, pixels in enumerate((100 + 60 * noise / np.abs(noise).max()).astype(np.int16))
+        for number, pixels in enumerate(values())
     ]
     study = making.save_all(slices, tmp_path / "study", order=[4, 2, 7, 0, 8, 1, 3, 6, 5])
     model = f"volume:{make_nnunet(tmp_path / 'model')}"
-    asked = ("--probabilities", "--reports", "probabilities,nifti,dicom-seg", "--set", "report_options.dicom-seg.type=")
-    said = limner("run", study, "--model", model, "--out", tmp_path / "run", *asked[:-1], asked[-1] + "fractional")
+    return "run", study, "--model", model, "--out", tmp_path / "run", "--probabilities"
+
+
+@pytest.fixture
+def volume_run(volume: tuple[Any, ...], tmp_path: Path, limner: Limner) -> Path:
+    """The folder of that run."""
+    reports = ("--reports", "probabilities,nifti,dicom-seg", "--set", "report_options.dicom-seg.type=fractional")
+    said = limner(*volume, *reports)
     assert said.code == 0, said.err
     return tmp_path / "run"
 
@@ -182,6 +192,20 @@ def test_a_study_has_its_probabilities_as_nifti_and_as_a_fractional_segmentation
     assert (dataset.BitsAllocated, dataset.MaximumFractionalValue) == (8, STEPS)
     volume = segread(segmentation).get_volume(rescale_fractional=True)
     assert on_voxels(volume, nifti) == pytest.approx(shares, abs=1e-6)
+
+
+def test_voxels_outside_of_the_region_of_interest_have_no_probability(
+    volume: tuple[Any, ...], tmp_path: Path, limner: Limner
+) -> None:
+    ring = [[0, 0], [6, 0], [6, 20], [0, 20], [0, 0]]
+    (tmp_path / "left.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}), encoding="utf-8")
+    said = limner(*volume, "--area", tmp_path / "left.geojson", "--reports", "probabilities")
+    assert said.code == 0, said.err
+    [path] = (tmp_path / "run").glob("probabilities-*.nii.gz")
+    nifti: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    known = np.isfinite(np.asarray(nifti.dataobj))
+    assert known[:6].all()
+    assert not known[6:].any()
 
 
 def test_dciodvfy_finds_no_error_of_ours(volume_run: Path) -> None:
