@@ -79,6 +79,12 @@ def test_one_output_is_one_class(zoo: ModuleType, tmp_path: Path) -> None:
         assert answer.score == pytest.approx(1 / (1 + np.exp(-8)), abs=1e-4)
         strict = make_plugin(Deepness, {"checkpoint": str(path), "threshold": "1"})
         assert strict.annotate([show(strict, stripes(32))]) == [[]]
+        lax = make_plugin(Deepness, {"checkpoint": str(path), "threshold": "0.1"})  # less likely than not, but enough
+        dim = stripes(32) // 255 * np.uint8(100)
+        [[answer]] = lax.annotate([show(lax, dim)])
+        assert answer.geometry is not None
+        assert answer.geometry.bounds == (0, 0, 8, 32)
+        assert answer.score == pytest.approx(1 / (1 + np.exp(8 - 1600 / 255)), abs=1e-3)
 
 
 @pytest.mark.parametrize("upright", [False, True])
