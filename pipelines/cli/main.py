@@ -190,8 +190,8 @@ def report_command(
     """Write the reports of a run again; the files are identical, unless settings of objects are given."""
     from ...reports.reference import ReferenceCsv, match_references
     from ..progress import TerminalProgress
+    from ..run.dicom_objects import write_run_reports
     from ..run.manifest import load_manifest
-    from ..run.objects import write_run_reports
     from ..run.reporting import load_writers, read_record
 
     folder = Path(run_folder)

@@ -29,12 +29,12 @@ from ..object_settings import OBJECTS, ObjectSettings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
 from .cloud_mask import cloud_masks
+from .dicom_objects import write_run_reports
 from .engines import Engine, InlineEngine, ProcessPoolEngine, cores
 from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
-from .objects import write_run_reports
 from .option_checks import check_options
 from .plan import NO_MODEL, Plan, make_plan
 from .redaction import (

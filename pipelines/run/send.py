@@ -12,7 +12,7 @@ from ...readers.dicomweb.options import WebOptions
 from ...readers.errors import LimnerError, ReadError
 from ...readers.plugins import require_extra
 from ...readers.servers import Address
-from .objects import file_sha256, find_objects, noted_objects
+from .dicom_objects import file_sha256, find_objects, noted_objects
 from .receipts import Receipt, Receipts, read_receipts
 from .run_folder import read_manifest
 

@@ -20,8 +20,8 @@ from ...readers.registry import readers
 from ...reports.dicom.objects import report_of
 from ...reports.html.embedding import block_contents
 from .cloud_mask import FOLDER as CLOUDS
+from .dicom_objects import OBJECTS
 from .manifest import load_manifest
-from .objects import OBJECTS
 from .parts import PARTS
 from .plan import ImagePlan
 from .receipts import SENT

@@ -12,9 +12,9 @@ from ...readers.files import open_regular
 from ...readers.pseudonyms import KEY_FILE
 from ..cli.terminal import plural, table
 from ..progress import EventHandler, Message, RegionDone, Started
+from .dicom_objects import OBJECTS
 from .locks import is_locked, lock_holder
 from .manifest import load_manifest
-from .objects import OBJECTS
 from .parts import PARTS
 from .plan import ImagePlan
 from .processes import held_bytes

@@ -15,7 +15,7 @@ from typing import Any
 
 import limner as package
 import pytest
-from limner.pipelines.run.objects import note_objects
+from limner.pipelines.run.dicom_objects import note_objects
 from limner.readers import servers
 from limner.readers.errors import ReadError
 

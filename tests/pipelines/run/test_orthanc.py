@@ -12,7 +12,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from limner.pipelines.run.objects import note_objects
+from limner.pipelines.run.dicom_objects import note_objects
 
 pytestmark = pytest.mark.slow
 
