@@ -39,6 +39,7 @@ _ROUNDING: Final = 1e-6  # of a pixel: what shapes that only touch may share
 NO_AREAS: Final = "nothing changed: no finding is an area of a class map"
 TOO_LARGE: Final = f"not split: the box around it has more than {LARGEST:,} pixels"
 UNREADABLE: Final = "intensities not measured: the image cannot be read as it was"
+_ROUNDED: Final = 1e-12  # of an area: what sums of its parts may differ from it by
 TOO_MANY: Final = f"outlines not changed: those that touch have more than {MOST_VERTICES:,} vertices"
 
 
@@ -79,9 +80,11 @@ class _Account:
         """All of it that changed anything, by label."""
         found: list[Change] = []
         for (label, what), sums in sorted(self.sums.items()):
-            pixels = round(math.fsum(sums.pixels), 6)
+            pixels, m2 = round(math.fsum(sums.pixels), 6), math.fsum(sums.m2)
+            if abs(m2) <= _ROUNDED * math.fsum(map(abs, sums.m2)):
+                m2 = 0.0  # areas that were only divided
             if sums.findings or pixels or sums.mentioned:
-                found.append(Change(label, what, sums.findings, pixels, math.fsum(sums.m2)))
+                found.append(Change(label, what, sums.findings, pixels, m2))
         return tuple(found)
 
 

@@ -239,3 +239,16 @@ def test_pixels_of_slides_without_a_size_are_counted(
     said = limner("run", *given, "--min-area", "50um2", "--names", "show")
     assert said.code in {2, 3}
     assert "px" in said.err
+
+
+def test_areas_that_are_only_divided_change_by_nothing(
+    tmp_path: Path, make_slide: Callable[..., Path], slide_card: Callable[[Path], Path], limner: Limner
+) -> None:
+    """Sums of parts differ from the whole in the last digit."""
+    slide, out = make_slide(tmp_path / "slide.tif", microns=0.3), tmp_path / "out"
+    words = ("--model", slide_card(tmp_path), "--instances", "all", "--tissue-edge", "off", "--reports", "summary-csv")
+    said = limner("run", slide, "--out", out, *words)
+    assert said.code == 0, said.err
+    changes = [row for row in rows(out / "areas.csv") if row["reason"] == "split into instances"]
+    assert any(int(row["findings"]) > 0 for row in changes)
+    assert {float(row["area_mm2"]) for row in changes} == {0.0}
