@@ -63,9 +63,12 @@ class Job:
                 raise ModelError("model", "must be loaded", remedy="Get it")
             if fault == "slow":
                 time.sleep(0.2)
-            while fault == "wait for the next to be read" and not Path(self.notes, f"read-{place + 1}").exists():
+            while fault == "wait for another to be read" and self.count("read") == self.count("tried") < 4:
                 time.sleep(0.01)
         return [Result(region.key, region.grid.image, "done", seconds=float(os.getpid())) for region, _ in looks]
+
+    def count(self, what):
+        return len(list(Path(self.notes).glob(f"{what}-*")))
 
     def close(self):
         Path(self.notes, "closed").touch()
@@ -183,7 +186,8 @@ def test_a_region_that_kills_its_worker_while_it_is_read_ahead_fails_alone(
 
 
 def test_the_next_batch_is_read_while_one_is_annotated(make_job: Callable[..., Any], make_engine: MakeEngine) -> None:
-    waiting = {f"p{place}": "wait for the next to be read" for place in range(3)}
+    # Which of the four is read next, an engine does not promise.
+    waiting = {f"p{place}": "wait for another to be read" for place in range(3)}
     assert len(results_of(make_engine(make_job(**waiting), 1), regions(4), 1)) == 4
 
 

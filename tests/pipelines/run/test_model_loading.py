@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,7 +16,6 @@ import rasterio
 from limner.model.checkpoints import weights
 from limner.pipelines.run import estimate
 from limner.pipelines.run import execute as running
-from limner.readers.plugins import installed
 from rasterio.enums import ColorInterp
 
 pytestmark = pytest.mark.slow
@@ -234,7 +234,9 @@ FITTED = {"transformers oneformer"}
 
 
 def test_every_annotator_is_counted() -> None:
-    assert {name.partition(" ")[0] for name in MODELS} == set(installed("limner.annotators"))
+    points = entry_points(group="limner.annotators")
+    ours = {point.name for point in points if point.value.startswith("limner.")}  # other tests install plug-ins
+    assert {name.partition(" ")[0] for name in MODELS} == ours
 
 
 @pytest.mark.parametrize("engine", ["inline", "local", "plan"])
