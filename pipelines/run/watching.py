@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
-from ...readers.errors import RequestError
 from ...readers.files import open_regular
 from ...readers.pseudonyms import KEY_FILE
 from ..cli.terminal import plural, table
@@ -19,14 +18,14 @@ from .parts import PARTS
 from .plan import ImagePlan
 from .processes import held_bytes
 from .receipts import SENT
-from .run_folder import MANIFEST, MAX_LINE_BYTES, RESULTS, SOURCES, Entry, as_store_errors, check_folder, parse_entry
+from .run_folder import MANIFEST, MAX_LINE_BYTES, RESULTS, SOURCES, Entry, as_store_errors, no_run, other_contents, parse_entry
 
 State = Literal["planning", "loading", "annotating", "reporting", "ended", "stopped"]
 
 NOT_WATCHED: Final = "No longer watched. The run is not touched by that."
 
 _WORDS: Final[dict[State, str]] = {
-    "planning": "no region is begun: the inputs are being scanned and planned, or that was stopped",
+    "planning": "no region is begun: the inputs are being scanned and planned, or that was stopped, or --out names another folder",
     "loading": "the model is being loaded",
     "annotating": "regions are being annotated",
     "reporting": "all regions are done, and the reports are being written",
@@ -83,15 +82,14 @@ class Watched:
 class Watcher:
     """Reads how far a run is, again and again, and only the results that are new. Writes nothing.
 
-    Raises `RequestError` where there is neither a run folder nor a place for one.
+    Raises `RequestError` where there is neither a run folder nor, with `wait`, a place where a run can make one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wait: bool = False) -> None:
         self._folder = folder
-        if not folder.exists() and not folder.absolute().parent.is_dir():
-            rule, remedy = "must be a run folder, or where a run will make one", "Give the folder that --out names"
-            raise RequestError(str(folder), rule, remedy=remedy)
-        check_folder(folder)
+        begun = folder.is_dir() and any(folder.iterdir())
+        if other_contents(folder) or not (begun or (wait and folder.absolute().parent.is_dir())):
+            raise no_run(folder)
         self._manifest: dict[str, Any] = {}
         self._images = self._total = self._position = self._lines = self._findings = 0
         self._regions: dict[str, int] = {}  # → findings
@@ -132,7 +130,8 @@ class Watcher:
     def _read(self, on_entry: Callable[[Entry], None]) -> Watched:
         results = self._folder / RESULTS
         if not results.exists():
-            check_folder(self._folder)
+            if other_contents(self._folder):
+                raise no_run(self._folder)
             return Watched(self._folder, "planning")
         with as_store_errors(self._folder):
             file = open_regular(results)
