@@ -22,10 +22,10 @@ from shapely.errors import ShapelyError
 
 from ...model.finding import Coverage, Finding, Result, Status
 from ...model.findings_table import FindingsTable
+from ...readers import locks
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
-from . import locks
 from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
 
 MANIFEST = "manifest.json"

@@ -8,24 +8,34 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 from ...readers.files import open_regular
+from ...readers.locks import is_locked, lock_holder
 from ...readers.pseudonyms import KEY_FILE
 from ..cli.terminal import plural, table
 from ..progress import EventHandler, Message, RegionDone, Started
 from .dicom_objects import OBJECTS
-from .locks import is_locked, lock_holder
 from .manifest import load_manifest
 from .parts import PARTS
 from .plan import ImagePlan
 from .processes import held_bytes
 from .receipts import SENT
-from .run_folder import MANIFEST, MAX_LINE_BYTES, RESULTS, SOURCES, Entry, as_store_errors, no_run, other_contents, parse_entry
+from .run_folder import (
+    MANIFEST,
+    MAX_LINE_BYTES,
+    RESULTS,
+    SOURCES,
+    Entry,
+    as_store_errors,
+    no_run,
+    other_contents,
+    parse_entry,
+)
 
 State = Literal["planning", "loading", "annotating", "reporting", "ended", "stopped"]
 
 NOT_WATCHED: Final = "No longer watched. The run is not touched by that."
 
 _WORDS: Final[dict[State, str]] = {
-    "planning": "no region is begun: the inputs are being scanned and planned, or that was stopped, or --out names another folder",
+    "planning": "no region is begun: the inputs are being scanned and planned, or that was stopped",
     "loading": "the model is being loaded",
     "annotating": "regions are being annotated",
     "reporting": "all regions are done, and the reports are being written",
@@ -123,7 +133,8 @@ class Watcher:
             if now.state in {"ended", "stopped"}:
                 return now
             if now.state not in {shown, "annotating"}:
-                on_event(Message(f"{_WORDS[now.state][0].upper()}{_WORDS[now.state][1:]}"))
+                words = _WORDS[now.state] if self._folder.exists() else f"waiting for a run to make {self._folder}"
+                on_event(Message(f"{words[0].upper()}{words[1:]}"))
             shown = now.state
             time.sleep(every)
 

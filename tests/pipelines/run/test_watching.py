@@ -24,10 +24,10 @@ from limner.pipelines.progress import (
     TerminalProgress,
     stopped_text,
 )
-from limner.pipelines.run.locks import lock_holder
 from limner.pipelines.run.run_folder import RESULTS, RunFolder, StoreError
 from limner.pipelines.run.watching import Watcher
 from limner.readers.errors import RequestError
+from limner.readers.locks import lock_holder
 
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
