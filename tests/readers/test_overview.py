@@ -176,6 +176,28 @@ def test_a_large_map_is_sampled_evenly_and_the_nearest_sample_stands_for_the_res
     assert shares == pytest.approx([(at + 1) / len(shares) for at in range(len(shares))])
 
 
+def test_what_may_hold_nothing_is_readable_where_a_map_is_sampled(
+    array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    possible = np.ones((80, 160), np.bool_)
+    possible[:, :60] = False
+
+    class Sparse(in_blocks(array_image, 16, 8)):  # type: ignore[misc] - a class that a function gives
+        def may_hold(self, shape: tuple[int, int]) -> Any:
+            assert shape == possible.shape
+            return possible
+
+    monkeypatch.setattr(overview, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", 640 * 320 * 4)
+    monkeypatch.setattr(overview, "_BYTES", 1000)
+    image = Sparse(coordinates(640, 320))
+    found = read_overview(image, limit=160)
+    assert found.sampled is not None
+    assert found.readable.all()
+    assert (found.valid == possible).all()
+    assert min(box.x1 for box, _ in image.reads) > 4 * 60
+
+
 def test_a_sampled_block_within_a_cell_stands_for_it(
     array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
