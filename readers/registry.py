@@ -20,11 +20,10 @@ from .overrides import Overrides, PreparedOverrides, choose_scenes
 from .plugins import installed, load
 from .pseudonyms import Pseudonyms, longest_first, path_variants, redact_error
 from .sandbox import identify, scan_file, scan_folder
+from .servers import check_input_url
 
 COUNTED_ONCE: Final = "counted once"
 """The end of the reason of a file that is given twice, or is the same file as another one."""
-
-_LOGIN: Final = re.compile(r"://[^/]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def scan(
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
     for item in inputs:
-        _check_url(item)
+        check_input_url(item)
     for name, one in candidates.items():
         for item in inputs if isinstance(one, CheckingReader) else ():
             cast("CheckingReader", one).check_input(item, own[name])
@@ -91,19 +90,6 @@ def scan(
     rows = _without_parts(_with_overrides(_without_links(found), candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
-
-
-def _check_url(item: str) -> None:
-    """Raise `RequestError` for a URL with a name, password or query, since inputs are written into the manifest."""
-    url, query, _ = item.partition("?")
-    if not url.startswith(("http://", "https://", "/vsi")) or not (query or _LOGIN.search(url)):
-        return
-    rule = "must not hold a name, password or query, which may be a signature and would be written into the manifest"
-    remedy = (
-        "Leave it out where the file is public; or write a STAC item whose asset has the signed URL, and give that with"
-        " --set reader_options.remote_assets=true"
-    )
-    raise RequestError(f"the input {_LOGIN.sub('://', url)}", rule, remedy=remedy)
 
 
 def check_options(options: Mapping[str, object], reader: str | None = None) -> None:
