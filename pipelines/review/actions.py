@@ -25,7 +25,7 @@ MOST_VERTICES: Final = 10_000
 LONGEST_LABEL: Final = 200
 LONGEST_COMMENT: Final = 2_000
 
-_DRAWN: Final = "drawn:"
+_OUTLINE: Final = "drawn:"
 _NAME: Final = re.compile(r"\w[\w .@-]{0,63}")
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _INVISIBLE: Final = "\ufffd"  # what `clean_text` makes of it
@@ -87,14 +87,14 @@ def check_reviewer(name: str) -> str:
     return name
 
 
-def drawn_key(reviewer: str, number: int) -> str:
+def outline_key(reviewer: str, number: int) -> str:
     """The id of the finding that a reviewer's event drew."""
-    return f"{_DRAWN}{reviewer}:{number}"
+    return f"{_OUTLINE}{reviewer}:{number}"
 
 
-def is_drawn(key: str) -> bool:
+def is_outline(key: str) -> bool:
     """Whether a finding was drawn: the keys of a run's own end with a slash and a number."""
-    return key.startswith(_DRAWN) and "/" not in key
+    return key.startswith(_OUTLINE) and "/" not in key
 
 
 def split_key(key: str) -> tuple[str, int]:
@@ -111,7 +111,7 @@ def polygon(rings: Rings) -> shapely.Polygon:
 
 def _findings(value: object) -> tuple[str, ...]:
     given = cast("list[object]", value) if isinstance(value, (list, tuple)) else []
-    keys = [key for key in given if isinstance(key, str) and (is_drawn(key) or split_key(key)[1])]
+    keys = [key for key in given if isinstance(key, str) and (is_outline(key) or split_key(key)[1])]
     if not keys or len(keys) < len(given):
         rule, remedy = "must be a list of keys IMAGE/NUMBER", "Give them as findings.csv numbers them"
         raise _error("findings", rule, cast("object", value), remedy)

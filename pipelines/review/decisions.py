@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from .actions import Action, Rings, drawn_key, is_drawn
+from .actions import Action, Rings, outline_key, is_outline
 
 Verdict = Literal["accepted", "rejected", "relabelled", "drawn"]
 
@@ -115,14 +115,14 @@ class Decisions:
 
     def problem(self, action: Action) -> str:
         """Why an action cannot follow, as a phrase; "" where it can."""
-        drawn = [key for key in action.findings if is_drawn(key)]
-        for key in drawn:
+        outlines = [key for key in action.findings if is_outline(key)]
+        for key in outlines:
             found = self.get(key)
             if found is None or found.verdict != "drawn":
                 return f"{key} is not drawn, or deleted"
-        if drawn and action.verb not in {"relabel", "comment", "delete"}:
-            return f"{drawn[0]} was drawn, so that there is nothing to {action.verb}"
-        if action.verb == "delete" and len(drawn) < len(action.findings):
+        if outlines and action.verb not in {"relabel", "comment", "delete"}:
+            return f"{outlines[0]} was drawn, so that there is nothing to {action.verb}"
+        if action.verb == "delete" and len(outlines) < len(action.findings):
             return "findings of the run are rejected, not deleted"
         return ""
 
@@ -136,7 +136,7 @@ class Decisions:
         if problem := self.problem(action):
             msg = f"event {event.number}: {problem}"
             raise ValueError(msg)
-        keys = action.findings or (drawn_key(event.by, event.number),)
+        keys = action.findings or (outline_key(event.by, event.number),)
         shared: dict[str, Decision] = {}  # equal decisions are one object
         for key, was in zip(keys, event.labels or ("",) * len(keys), strict=True):
             before = self._states.get(key)
@@ -151,7 +151,7 @@ class Decisions:
         return keys
 
     def _take_back(self, event: Event, action: Action) -> tuple[str, ...]:
-        keys = action.findings or (drawn_key(event.by, event.number),)
+        keys = action.findings or (outline_key(event.by, event.number),)
         for key in keys:
             before = self._states[key][1]
             if before is None:

@@ -19,7 +19,7 @@ from ...reports.writer import ImageRecord, Record
 from ..run.reporting import read_record
 from ..run.reveal import check_outside_runs
 from ..run.run_folder import StoreError, append_synced, as_store_errors, cut_incomplete_line, lock
-from .actions import Action, check_reviewer, is_drawn, parse_action, polygon, split_key
+from .actions import Action, check_reviewer, is_outline, parse_action, polygon, split_key
 from .decisions import Decision, Decisions, Event
 from .log import MAX_LINE_BYTES, SUFFIX, Header, event_line, header_line, read_review_file
 
@@ -96,7 +96,7 @@ class Review:
         """
         parsed = parse_action(action, self._record.labels)
         if parsed.verb == "draw":
-            self._check_drawn(parsed)
+            self._check_outline(parsed)
         labels, checks = self._labels_and_checks(parsed.findings)
         self._begin()
         if problem := self._decisions.problem(parsed):
@@ -191,7 +191,7 @@ class Review:
         nothing = Decision(None, "", event.by, event.at)
         return Change((event,), {key: self._decisions.get(key) or nothing for key in keys})
 
-    def _check_drawn(self, action: Action) -> None:
+    def _check_outline(self, action: Action) -> None:
         """Raise `RequestError` for an outline that is not on an image of the run."""
         info = _known_image(self._images, action.image).info
         if action.plane >= len(info.planes):
@@ -207,7 +207,7 @@ class Review:
         """The model's labels of findings, and their checks. Raises `RequestError` for unknown ones."""
         places: dict[str, list[tuple[int, int]]] = {}
         for at, key in enumerate(keys):
-            if not is_drawn(key):
+            if not is_outline(key):
                 image, number = split_key(key)
                 places.setdefault(image, []).append((number - 1, at))
         labels, checks = [""] * len(keys), [""] * len(keys)
