@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from .actions import Action, Rings, outline_key, is_outline
+from .actions import Action, Rings, is_outline, outline_key
 
-Verdict = Literal["accepted", "rejected", "relabelled", "drawn"]
+Outcome = Literal["accepted", "rejected", "relabelled", "drawn"]
 
-_VERDICTS: Final[dict[str, Verdict]] = {"accept": "accepted", "reject": "rejected", "relabel": "relabelled"}
+_OUTCOMES: Final[dict[str, Outcome]] = {"accept": "accepted", "reject": "rejected", "relabel": "relabelled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Event:
 class Decision:
     """What was decided of a finding."""
 
-    verdict: Verdict | None
+    outcome: Outcome | None
     """None where there is only a comment, or a decision was taken back."""
     label: str
     """The label that the finding has by it: of an accepted or rejected one the model's."""
@@ -56,7 +56,7 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; image, plane and rings of a drawn one only."""
-        record: dict[str, Any] = {"verdict": self.verdict, "label": self.label, "by": self.by, "at": self.at}
+        record: dict[str, Any] = {"verdict": self.outcome, "label": self.label, "by": self.by, "at": self.at}
         if self.comment:
             record["comment"] = self.comment
         if self.rings:
@@ -118,7 +118,7 @@ class Decisions:
         outlines = [key for key in action.findings if is_outline(key)]
         for key in outlines:
             found = self.get(key)
-            if found is None or found.verdict != "drawn":
+            if found is None or found.outcome != "drawn":
                 return f"{key} is not drawn, or deleted"
         if outlines and action.verb not in {"relabel", "comment", "delete"}:
             return f"{outlines[0]} was drawn, so that there is nothing to {action.verb}"
@@ -127,9 +127,9 @@ class Decisions:
         return ""
 
     def items(self) -> Iterator[tuple[str, Decision]]:
-        """(key, decision) of all findings with a verdict or a comment."""
+        """(key, decision) of all findings with an outcome or a comment."""
         for key, (decision, _) in self._states.items():
-            if decision.verdict or decision.comment:
+            if decision.outcome or decision.comment:
                 yield key, decision
 
     def _act(self, event: Event, action: Action) -> tuple[str, ...]:
@@ -169,10 +169,10 @@ def _decide(event: Event, action: Action, was: str, old: Decision | None) -> Dec
     if action.verb == "comment":
         return replace(old or Decision(None, was, event.by, event.at), comment=action.text)
     if old is not None and old.rings:
-        changes = {"label": action.label} if action.verb == "relabel" else {"verdict": None}
+        changes = {"label": action.label} if action.verb == "relabel" else {"outcome": None}
         return replace(old, by=event.by, at=event.at, **changes)
-    verdict = _VERDICTS.get(action.verb)
-    if verdict == "relabelled" and action.label == was:
-        verdict = "accepted"
-    label = action.label if verdict == "relabelled" else was
-    return Decision(verdict, label, event.by, event.at, old.comment if old else "")
+    outcome = _OUTCOMES.get(action.verb)
+    if outcome == "relabelled" and action.label == was:
+        outcome = "accepted"
+    label = action.label if outcome == "relabelled" else was
+    return Decision(outcome, label, event.by, event.at, old.comment if old else "")

@@ -33,7 +33,7 @@ class Change:
     events: tuple[Event, ...]
     """The events that were appended."""
     decisions: Mapping[str, Decision]
-    """The decisions that changed, by finding; without a verdict where there is none any more."""
+    """The decisions that changed, by finding; without an outcome where there is none any more."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -43,6 +43,12 @@ def draw(record: Record, **changes: Any) -> dict[str, Any]:
     return {"action": "draw", "image": image, "plane": 0, "label": "pond", "rings": [SQUARE], **changes}
 
 
+def some(change: Change | None) -> Change:
+    """A change, where there was one."""
+    assert change is not None
+    return change
+
+
 def test_the_default_folder_lies_beside_the_run(tmp_path: Path) -> None:
     assert reviews_folder(tmp_path / "runs" / "a" / "..") == tmp_path / "runs.reviews"
 
@@ -65,7 +71,7 @@ def test_each_action_is_a_line_and_survives_a_restart(
         opened.act({"action": "comment", "findings": [three, four], "text": "look again"})
         change = opened.act(draw(record))
         before = dict(opened.decisions())
-    assert [before[key].verdict for key in (one, two, three, four)] == ["accepted", "rejected", "relabelled", None]
+    assert [before[key].outcome for key in (one, two, three, four)] == ["accepted", "rejected", "relabelled", None]
     assert [before[key].label for key in (one, two, three, four)] == [*labels[:2], "pond", labels[3]]
     assert [before[key].comment for key in (three, four)] == ["look again"] * 2
     [drawn] = change.decisions
@@ -89,11 +95,11 @@ def test_undo_and_redo_work_across_restarts(review: Callable[..., Review], recor
         opened.act({"action": "reject", "findings": [one, two]})
         opened.act(draw(record))
     with review() as opened:
-        assert opened.undo().decisions["drawn:anna:3"].verdict is None
-        assert {key: one.verdict for key, one in opened.undo().decisions.items()} == {one: "accepted", two: None}
+        assert some(opened.undo()).decisions["drawn:anna:3"].outcome is None
+        assert {key: one.outcome for key, one in some(opened.undo()).decisions.items()} == {one: "accepted", two: None}
     with review() as opened:
-        assert opened.redo().decisions[two].verdict == "rejected"
-        assert opened.redo().decisions["drawn:anna:3"].verdict == "drawn"
+        assert some(opened.redo()).decisions[two].outcome == "rejected"
+        assert some(opened.redo()).decisions["drawn:anna:3"].outcome == "drawn"
         assert opened.redo() is None
         opened.undo()
         opened.act({"action": "accept", "findings": [two]})
@@ -109,7 +115,7 @@ def test_a_change_is_plain_json(review: Callable[..., Review], record: Record) -
     with review() as opened:
         opened.act({"action": "accept", "findings": keys(record, 1)})
         told = json.loads(json.dumps(opened.act(draw(record)).to_json()))
-        undone = json.loads(json.dumps(opened.undo().to_json()))
+        undone = json.loads(json.dumps(some(opened.undo()).to_json()))
     [decision] = told["decisions"].values()
     assert decision["verdict"] == "drawn"
     assert (decision["label"], decision["by"], decision["plane"]) == ("pond", "anna", 0)
@@ -123,7 +129,7 @@ def test_a_label_of_the_model_is_accepted(review: Callable[..., Review], record:
     label = record.images[0].findings()[0].label
     with review() as opened:
         opened.act({"action": "relabel", "findings": [key], "label": label})
-        assert opened.decisions()[key].verdict == "accepted"
+        assert opened.decisions()[key].outcome == "accepted"
 
 
 def test_drawn_findings_can_be_relabelled_deleted_and_commented_only(
@@ -134,14 +140,14 @@ def test_drawn_findings_can_be_relabelled_deleted_and_commented_only(
         opened.act({"action": "relabel", "findings": [key], "label": "lake"})
         opened.act({"action": "comment", "findings": [key], "text": "deep"})
         decision = opened.decisions()[key]
-        assert (decision.verdict, decision.label, decision.comment) == ("drawn", "lake", "deep")
+        assert (decision.outcome, decision.label, decision.comment) == ("drawn", "lake", "deep")
         for action in ("accept", "reject", "clear"):
             with pytest.raises(RequestError, match="was drawn"):
                 opened.act({"action": action, "findings": [key]})
         opened.act({"action": "delete", "findings": [key]})
         with pytest.raises(RequestError, match="deleted"):
             opened.act({"action": "relabel", "findings": [key], "label": "pond"})
-        assert opened.undo().decisions[key].verdict == "drawn"
+        assert some(opened.undo()).decisions[key].outcome == "drawn"
         with pytest.raises(RequestError, match="rejected, not deleted"):
             opened.act({"action": "delete", "findings": keys(record, 1)})
 
@@ -231,7 +237,7 @@ def test_who_comes_second_reads_what_the_first_one_wrote(review: Callable[..., R
         with review() as first:
             first.act({"action": "accept", "findings": [one]})
         second.act({"action": "reject", "findings": [two]})
-        assert {key: found.verdict for key, found in second.decisions().items()} == {one: "accepted", two: "rejected"}
+        assert {key: found.outcome for key, found in second.decisions().items()} == {one: "accepted", two: "rejected"}
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
@@ -246,7 +252,7 @@ def test_a_torn_line_is_left_out_and_said(review: Callable[..., Review], record:
         assert "not complete" in again.notices[0]
         again.act({"action": "reject", "findings": [two]})
     with review() as once_more:
-        assert (once_more.decisions()[two].verdict, once_more.notices) == ("rejected", [])
+        assert (once_more.decisions()[two].outcome, once_more.notices) == ("rejected", [])
 
 
 def test_a_torn_header_is_a_new_file(review: Callable[..., Review], record: Record) -> None:
