@@ -60,6 +60,8 @@ limner.start = () => {
     place = new limner.Place(placed);
     found = new limner.Findings(data);
     state.pictures = sources(figure);
+    const parts = [...figure.querySelectorAll("script.part")];
+    state.parts = new Map(parts.flatMap((one) => one.dataset.rows.split(" ").map((row) => [Number(row), one.textContent])));
     of("about-viewer").textContent = place.name;
     of("about-viewer").dir = "auto";
     of("accuracy").textContent = [
@@ -278,7 +280,9 @@ limner.start = () => {
     const score = found.score[row] < 0 ? "" : ` ${found.score[row].toFixed(2)}`;
     const said = make("p", { className: "said", dir: "auto", tabIndex: 0, textContent: found.words(row) });
     const text = make("div", {}, make("p", {}, button, " ", swatch(colour), " ", isolated(label || "(no label)"), score), said);
-    const item = make("li", {}, thumbnail(row), text);
+    const [picture, note] = thumbnail(row);
+    if (note) text.append(note);
+    const item = make("li", {}, picture || "", text);
     item.dataset.row = row;
     if (row === viewer.selected) item.setAttribute("aria-current", "true");
     button.addEventListener("click", () => {
@@ -288,24 +292,30 @@ limner.start = () => {
     return item;
   };
   const thumbnail = (row) => {
-    const source = state.pictures[place.planes.indexOf(found.plane[row] + 1)];
-    if (!source) return "";
     const [x0, y0, x1, y1] = found.bounds.subarray(4 * row, 4 * row + 4);
+    const own = state.parts.get(row);
+    const source = own || state.pictures[place.planes.indexOf(found.plane[row] + 1)];
+    if (!source) return [];
     const ends = [place.toPicture(x0, y0), place.toPicture(x1, y1)];
     const [left, top] = [0, 1].map((axis) => Math.min(ends[0][axis], ends[1][axis]));
     const [width, height] = [0, 1].map((axis) => Math.max(Math.abs(ends[1][axis] - ends[0][axis]), 1));
     const zoom = Math.min(480 / width, 320 / height);
     const canvas = make("canvas", { width: Math.ceil(width * zoom), height: Math.ceil(height * zoom) });
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `Part of the picture with finding ${found.number[row]}`);
+    canvas.setAttribute("aria-label", `Part of the image with finding ${found.number[row]}`);
+    const note = make("p", { className: "note" });
     const picture = new Image();
     picture.addEventListener("load", () => {
+      const [across, down] = own ? [picture.naturalWidth, picture.naturalHeight] : [width, height];
       const pen = canvas.getContext("2d");
-      pen.imageSmoothingEnabled = zoom < 1;
-      pen.drawImage(picture, left, top, width, height, 0, 0, canvas.width, canvas.height);
+      pen.imageSmoothingEnabled = canvas.width < across;
+      pen.drawImage(picture, own ? 0 : left, own ? 0 : top, across, down, 0, 0, canvas.width, canvas.height);
+      const pixels = Math.max(x1 - x0, y1 - y0) / Math.max(across, down);
+      const from = own ? "Read from the image" : "Cut from the picture above";
+      note.textContent = `${from}: 1 px for ${limner.plain(pixels, 2)} px of the image.`;
     });
     picture.src = source;
-    return canvas;
+    return [canvas, note];
   };
   of("words-before").addEventListener("click", () => {
     state.cards--;

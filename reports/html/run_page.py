@@ -1,7 +1,7 @@
 """The page of a run: report.html, which shows every image with its findings, and what was done with which model."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from .listed import ListedFindings, Room
 from .page import Head, Pairs, page_parts
 from .pictures import PagePicture, embed
 from .run_tables import images_table, labels_table
+from .thumbnails import MOST_PARTS, Part, Worded, coarse_parts, read_parts
 
 REPORT: Final = "report.html"
 
@@ -56,6 +57,12 @@ class HtmlOptions(Options):
         ge=64,
         le=8192,
         description="Longest side of an image's picture; above 2048 images are read again.",
+    )
+    thumbnails: int = Field(
+        default=100,
+        ge=0,
+        le=MOST_PARTS,
+        description="Most parts with a model's words that are read from images whose picture is coarser.",
     )
     pictures_mib: int = Field(default=12, ge=1, le=200, description="Most MiB of all pictures together.")
 
@@ -131,6 +138,8 @@ class Shown:
     """The others, of a stack."""
     hidden: str
     """Why there is no picture."""
+    parts: Iterable[Part]
+    """Parts that a model's words are about."""
     place: str
     """A data block: where its pictures lie."""
     findings: str
@@ -247,10 +256,12 @@ class _RunPage:
         slices = fair_shares([one.slice_count for one in shown], self.options.slices)
         pictures = sum(max(1, one) for one in slices)
         most = min(_LARGEST_PICTURE, self.options.pictures_mib * _MEBIBYTE // max(1, pictures))
-        for one, planes in zip(shown, slices, strict=True):
-            yield self._shown_image(one, max(1, planes), most)
+        coarse = [coarse_parts(one.listed.worded, one.listed.coarseness) for one in shown]
+        shares = fair_shares([len(parts) for parts in coarse], self.options.thumbnails)
+        for one, planes, parts, share in zip(shown, slices, coarse, shares, strict=True):
+            yield self._shown_image(one, max(1, planes), most, parts[:share])
 
-    def _shown_image(self, one: _PageImage, slices: int, most: int) -> Shown:
+    def _shown_image(self, one: _PageImage, slices: int, most: int, parts: Sequence[Worded]) -> Shown:
         image, info = one.image, one.image.info
         planes, note = [0], ""
         if one.index is not None:
@@ -305,6 +316,7 @@ class _RunPage:
             painted[0] if painted else None,
             painted[1:],
             hidden,
+            () if identifying else read_parts(image, parts),
             data_block(place, arrays),
             one.block,
         )
