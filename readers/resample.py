@@ -414,7 +414,7 @@ class _Taps:
 
 
 def _sum_pairs(planes: Pixels) -> npt.NDArray[Any]:
-    """Sums of 2 × 2 unsigned integers (channels, rows, columns): two of a row are the halves of one of twice the size."""
+    """Sums of 2 × 2 unsigned integers (channels, rows, columns): two of a row as halves of a larger one."""
     both = planes.view(f"u{2 * planes.itemsize}")
     sums = both & both.dtype.type(2 ** (8 * planes.itemsize) - 1)
     sums += both >> 8 * planes.itemsize
