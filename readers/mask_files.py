@@ -130,7 +130,7 @@ def find_band_mask(band: Band, info: ImageInfo, values: Sequence[int] = ()) -> F
         raise ReadError(path, "must hold one image", value=f"{len(scanned)} images", remedy=remedy)
     found = scanned[0]
     raster = MaskRaster(found.uri, found.part, "", found.size, found.placement, rule, _pixel_grid(found, info))
-    return replace(_checked(raster, info, how), sha256=mask_digest(path))
+    return replace(_checked(raster, info, how), sha256="" if is_remote(path) else mask_digest(path))
 
 
 def _scan(path: str) -> tuple[ImageInfo, ...]:

@@ -68,12 +68,17 @@ def reveal(folder: Path, key_file: str = "", crosswalk: str = "") -> list[Reveal
 
 def check_private(path: Path) -> None:
     """Raise `RequestError` where a file exists or would lie in a run folder, which is passed on with its reports."""
-    for above in path.resolve().parents:
-        if any((above / name).exists() for name in (MANIFEST, SOURCES)):
-            rule, remedy = "must lie outside of run folders, since reports are passed on", "Give another --out"
-            raise RequestError(str(path), rule, value=f"a file in {above}", remedy=remedy)
+    check_outside_runs(path, "--out")
     if path.is_symlink() or path.exists():
         raise RequestError(str(path), "must be a new file", remedy="Remove it, or give another --out")
+
+
+def check_outside_runs(path: Path, flag: str) -> None:
+    """Raise `RequestError`, which names the flag, where a file would lie in a run folder."""
+    for above in path.resolve().parents:
+        if any((above / name).exists() for name in (MANIFEST, SOURCES)):
+            rule, remedy = "must lie outside of run folders, since reports are passed on", f"Give another {flag}"
+            raise RequestError(str(path), rule, value=f"a file in {above}", remedy=remedy)
 
 
 def write_revealed(rows: list[RevealedName], path: Path) -> None:

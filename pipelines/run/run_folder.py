@@ -131,18 +131,12 @@ class RunFolder:
 
         Raises `ValueError` for a number that is not finite.
         """
-        start = self._results.seek(0, os.SEEK_END)
         try:
             lines = self._lines(results)
             self._parts.sync()
-            view = memoryview(lines)
-            while view:
-                view = view[self._results.write(view) :]
-            os.fsync(self._results.fileno())
         except OSError as error:
-            with contextlib.suppress(OSError):  # otherwise the line is cut when the folder is next opened
-                self._results.truncate(start)
             raise _as_store_error(self.folder, error) from error
+        append_synced(self._results, lines, self.folder)
 
     def _lines(self, results: Sequence[Result]) -> bytes:
         """Write the parts of results, and make their lines."""
@@ -359,13 +353,27 @@ def _damaged_line(where: str, error: Exception) -> StoreError:
     return StoreError(where, "must be one result, as limner wrote it", value=problem, remedy=remedy)
 
 
-def cut_incomplete_line(path: Path) -> None:
-    """Cut what a killed run wrote after its last complete line."""
+def append_synced(file: BinaryIO, lines: bytes, where: Path) -> None:
+    """Append lines to an unbuffered file and sync it to disk. Raises `StoreError`, then with nothing appended."""
+    start = file.seek(0, os.SEEK_END)
+    try:
+        view = memoryview(lines)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):  # otherwise the line is cut when the file is next opened
+            file.truncate(start)
+        raise _as_store_error(where, error) from error
+
+
+def cut_incomplete_line(path: Path, longest: int = MAX_LINE_BYTES) -> None:
+    """Cut what a killed process wrote after its last complete line."""
     with open_regular(path, os.O_RDWR, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
         position, tail = end, b""
         while position > 0 and b"\n" not in tail:
-            if end - position > MAX_LINE_BYTES:
+            if end - position > longest:
                 raise _damaged_line(f"{path}, last line", _TOO_LONG)
             step = min(position, 1 << 16)
             position -= step

@@ -38,6 +38,7 @@ from .metadata import (
     variable_name,
 )
 from .pictures import keep_decoded, orientation_tag
+from .stac import keep_queries
 from .stored_blocks import StoredBlocks
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
@@ -128,6 +129,7 @@ class RasterImage(BaseImage):
 
     def _open(self) -> None:
         self._name = self._info.uri
+        keep_queries(self._info.files)
         self._same_masks: dict[int, bool] = {}
         self._levels: dict[int, Any] = {}  # overview → its handle; -1 is full resolution
         with gdal_env(self._name):
