@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qs
 
+from ...readers.errors import LimnerError
+from ...readers.files import parse_json
 from ...reports.html.layers import Filter, Layers, View
 from ...reports.html.live_page import PAGE, LivePicture, layers_folder
 from ...reports.writer import Record
-from .findings import VERDICTS, ImageFindings, Query
+from ..review.review import Review
+from .findings import OUTCOMES, ImageFindings, Query
 from .pictures import TILE, NoPictureError, Pictures, highest_level
+from .reviewing import Reviewing
 from .turns import OutdatedError
 
 _MOST_ROWS: Final = 500
@@ -42,7 +46,14 @@ class BadRequestError(Exception):
 class Api:
     """Replies to the requests of a page. Thread-safe."""
 
-    def __init__(self, record: Record, index: Path, pictures: Pictures, live: Mapping[str, LivePicture]) -> None:
+    def __init__(
+        self,
+        record: Record,
+        index: Path,
+        pictures: Pictures,
+        live: Mapping[str, LivePicture],
+        review: Review | None = None,
+    ) -> None:
         self._pictures = pictures
         self._infos = [image.info for image in record.images]
         self._live = [live[info.id] for info in self._infos]
@@ -50,13 +61,45 @@ class Api:
         self._findings = [
             ImageFindings(Layers.open(layers_folder(index, number))) for number in range(len(record.images))
         ]
+        self._reviewing = None if review is None else Reviewing(review, self._decide)
 
-    def get(self, path: Sequence[str], query: str, is_wanted: Callable[[], bool]) -> Reply:
+    def _decide(self, image: str, row: int, outcome: str) -> None:
+        """Note a decision; one on what is not there is of no use."""
+        for info, found in zip(self._infos, self._findings, strict=True):
+            if info.id == image and row < found.layers.count:
+                found.decide(row, outcome)
+
+    def post(self, path: Sequence[str], body: bytes) -> Reply:
+        """Reply to a POST: a decision of the reviewer, as JSON."""
+        if path != ["review"] or self._reviewing is None:
+            return Reply(HTTPStatus.NOT_FOUND)
+        try:
+            action: Any = parse_json(body)
+            if not isinstance(action, dict):
+                return Reply(HTTPStatus.BAD_REQUEST)
+            change = self._reviewing.act(cast("dict[str, Any]", action))
+        except ValueError:
+            return Reply(HTTPStatus.BAD_REQUEST)
+        except LimnerError as error:
+            return _json({"error": str(error)}, HTTPStatus.CONFLICT)
+        return _json({**change, **self._review_state()})
+
+    def _review_state(self) -> dict[str, Any]:
+        """How far the review is; {} where the page is read-only."""
+        if self._reviewing is None:
+            return {}
+        counts = {
+            "reviewed": sum(found.reviewed for found in self._findings),
+            "count": sum(found.layers.count for found in self._findings),
+        }
+        return {**self._reviewing.state(), **counts}
+
+    def get(self, path: Sequence[str], query: str, is_open: Callable[[], bool]) -> Reply:
         """Reply to a GET of a path, in parts after the token."""
         try:
             if path == [""]:
                 return Reply(HTTPStatus.OK, self._page, "text/html; charset=utf-8")
-            return self._data(path, _Words(query)) or self._picture(path, _Words(query), is_wanted) or _NOTHING
+            return self._data(path, _Words(query)) or self._picture(path, _Words(query), is_open) or _NOTHING
         except (BadRequestError, IndexError):
             return Reply(HTTPStatus.BAD_REQUEST)
         except OutdatedError:
@@ -64,17 +107,17 @@ class Api:
         except NoPictureError as error:
             return _json({"error": str(error)}, HTTPStatus.NOT_FOUND)
 
-    def _picture(self, path: Sequence[str], words: "_Words", is_wanted: Callable[[], bool]) -> Reply | None:
+    def _picture(self, path: Sequence[str], words: "_Words", is_open: Callable[[], bool]) -> Reply | None:
         """A picture of an image; None for another path."""
         match path:
             case ["overview", number]:
-                found = self._pictures.overview(self._image(number), 0, is_wanted)
+                found = self._pictures.overview(self._image(number), 0, is_open)
             case ["tile", number, plane, window, level, column, row]:
                 at = (_whole(level), _whole(column), _whole(row))
-                found = self._pictures.tile(*self._frame(number, plane, window), at, is_wanted)
+                found = self._pictures.tile(*self._frame(number, plane, window), at, is_open)
             case ["part", number, plane, window]:
                 x0, y0, x1, y1 = (int(value) for value in words.numbers("box", 4))
-                found = self._pictures.part(*self._frame(number, plane, window), (x0, y0, x1, y1), is_wanted)
+                found = self._pictures.part(*self._frame(number, plane, window), (x0, y0, x1, y1), is_open)
             case _:
                 return None
         return Reply(HTTPStatus.OK, found.content, found.kind)
@@ -82,6 +125,8 @@ class Api:
     def _data(self, path: Sequence[str], words: "_Words") -> Reply | None:
         """What is known of an image and its findings; None for another path."""
         match path:
+            case ["review"]:
+                return _json(self._review_state())
             case ["image", number]:
                 return _json(self._about(self._image(number)))
             case ["image", number, what]:
@@ -132,14 +177,22 @@ class Api:
                 return Reply(HTTPStatus.OK, content, "application/octet-stream")
             case "rows":
                 start, count = max(0, words.whole("start")), words.whole("count", 100)
-                return _json(found.table(query, start, min(count, _MOST_ROWS)))
+                table = found.table(query, start, min(count, _MOST_ROWS))
+                return _json({**table, "rows": [self._decided(number, row) for row in table["rows"]]})
             case "step":
-                return _json(found.step(query, words.whole("row", -1), words.whole("by")))
+                row = found.step(query, words.whole("row", -1), words.whole("by"))
+                return _json(self._decided(number, row) if row else {})
             case "at":
                 x, y, near = words.numbers("at", 3)
                 return _json({"row": found.at(query, (x, y), near, words.whole("plane"))})
             case _:
                 return None
+
+    def _decided(self, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of the table with what was decided of it."""
+        if self._reviewing is None:
+            return row
+        return {**row, "decision": self._reviewing.of(self._infos[number].id, row["row"])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +243,10 @@ class _Words:
         search = self.one("search").strip().lower()
         if len(search) > _LONGEST_SEARCH:
             raise BadRequestError
-        verdicts = self.codes("verdicts")
+        outcomes = self.codes("outcomes")
         return Query(
             Filter(self.codes("hide") or frozenset(), low, high, search),
-            frozenset(range(len(VERDICTS))) if verdicts is None else verdicts,
+            frozenset(range(len(OUTCOMES))) if outcomes is None else outcomes,
             max(-2, self.whole("order", -1)),
             self.one("down") == "1",
             self.one("words") == "1",

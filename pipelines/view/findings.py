@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ...reports.html.layers import Filter, Flags, Layers, Rows, View
 
-VERDICTS: Final = ("", "accepted", "rejected", "relabelled")
+OUTCOMES: Final = ("", "accepted", "rejected", "relabelled")
 """What a reviewer may decide of a finding, by the code that a page gets; "" is not reviewed."""
 
 _KEPT: Final = 6  # filters, and orders of a table, that are kept
@@ -22,8 +22,8 @@ class Query:
     """Which findings a page shows, and in which order."""
 
     filter: Filter = field(default_factory=Filter)
-    verdicts: frozenset[int] = frozenset(range(len(VERDICTS)))
-    """Places in `VERDICTS`."""
+    outcomes: frozenset[int] = frozenset(range(len(OUTCOMES)))
+    """Places in `OUTCOMES`."""
     column: int = -1
     """By which a table is sorted: see `Layers.sorted_rows`."""
     down: bool = False
@@ -36,39 +36,39 @@ class ImageFindings:
 
     def __init__(self, layers: Layers) -> None:
         self.layers = layers
-        self._verdicts: npt.NDArray[np.uint8] = np.zeros(layers.count, np.uint8)
+        self._outcomes: npt.NDArray[np.uint8] = np.zeros(layers.count, np.uint8)
         self._changes = 0
         self._lock = threading.Lock()
         self._masks: OrderedDict[object, Flags] = OrderedDict()
         self._orders: OrderedDict[object, Rows] = OrderedDict()
 
-    def decide(self, row: int, verdict: str) -> None:
+    def decide(self, row: int, outcome: str) -> None:
         """Note what was decided of a finding."""
         with self._lock:
-            self._verdicts[row] = VERDICTS.index(verdict)
+            self._outcomes[row] = OUTCOMES.index(outcome)
             self._changes += 1
 
     @property
     def reviewed(self) -> int:
         """How many findings were decided on."""
-        return int(np.count_nonzero(self._verdicts))
+        return int(np.count_nonzero(self._outcomes))
 
     def shown(self, query: Query) -> Flags:
         """(N,): which findings a query leaves."""
-        every = len(query.verdicts) == len(VERDICTS)
-        key = (query.filter, query.verdicts, query.words, 0 if every else self._changes)
+        every = len(query.outcomes) == len(OUTCOMES)
+        key = (query.filter, query.outcomes, query.words, 0 if every else self._changes)
 
         def find() -> Flags:
             found = self.layers.visible(query.filter)
             if not every:
-                found &= np.isin(self._verdicts, list(query.verdicts))
+                found &= np.isin(self._outcomes, list(query.outcomes))
             return found & self.layers.with_words() if query.words else found
 
         return self._kept(self._masks, key, find)
 
     def rows(self, query: Query) -> Rows:
         """The findings that a query leaves, in its order."""
-        every = len(query.verdicts) == len(VERDICTS)
+        every = len(query.outcomes) == len(OUTCOMES)
         key = (query, 0 if every else self._changes)
         order = query.column, query.down
         return self._kept(
@@ -77,7 +77,7 @@ class ImageFindings:
 
     def in_view(self, query: Query, view: View, extra: int) -> bytes:
         """What of them is in view: see `Layers.in_view`."""
-        return self.layers.in_view(view, self.shown(query), extra, self._verdicts)
+        return self.layers.in_view(view, self.shown(query), extra, self._outcomes)
 
     def table(self, query: Query, start: int, count: int) -> dict[str, Any]:
         """Some rows of the table, and how many there are."""
@@ -111,8 +111,8 @@ class ImageFindings:
         return int(rows[np.lexsort((rows, (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])))[0]])
 
     def _listed(self, rows: Rows) -> list[dict[str, Any]]:
-        codes = self._verdicts[rows].tolist()
-        return [{**row, "verdict": code} for row, code in zip(self.layers.table(rows), codes, strict=True)]
+        codes = self._outcomes[rows].tolist()
+        return [{**row, "outcome": code} for row, code in zip(self.layers.table(rows), codes, strict=True)]
 
     def _kept(self, cache: OrderedDict[object, Any], key: object, find: Callable[[], Any]) -> Any:
         with self._lock:

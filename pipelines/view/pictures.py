@@ -115,7 +115,7 @@ class Pictures:
         return ""
 
     def tile(
-        self, number: int, plane: int, window: int, at: tuple[int, int, int], is_wanted: Callable[[], bool]
+        self, number: int, plane: int, window: int, at: tuple[int, int, int], is_open: Callable[[], bool]
     ) -> Encoded:
         """The tile (level, column, row) of a plane; the highest level has the image's own pixels, level 0 is one tile.
 
@@ -136,12 +136,12 @@ class Pictures:
         if tile is None:
             shown = (max(1, -(-(box[2] - left) * TILE // step)), max(1, -(-(box[3] - upper) * TILE // step)))
             start = (column * TILE, row * TILE)
-            tile = self._encoded(number, self._painted(number, plane, window, box, shown, start, is_wanted))
+            tile = self._encoded(number, self._painted(number, plane, window, box, shown, start, is_open))
             self._tiles.keep(key, tile)
         return tile
 
     def part(
-        self, number: int, plane: int, window: int, box: tuple[int, int, int, int], is_wanted: Callable[[], bool]
+        self, number: int, plane: int, window: int, box: tuple[int, int, int, int], is_open: Callable[[], bool]
     ) -> Encoded:
         """A box of a plane in pixels of its picture, at most 480 × 320 px of it. Raises as `tile` does."""
         width, height = picture_size(self._plans[number])
@@ -150,11 +150,11 @@ class Pictures:
             raise IndexError(box)
         zoom = min(480 / (x1 - x0), 320 / (y1 - y0), 4.0)
         shown = (max(1, round((x1 - x0) * zoom)), max(1, round((y1 - y0) * zoom)))
-        return self._encoded(number, self._painted(number, plane, window, (x0, y0, x1, y1), shown, (0, 0), is_wanted))
+        return self._encoded(number, self._painted(number, plane, window, (x0, y0, x1, y1), shown, (0, 0), is_open))
 
-    def overview(self, number: int, plane: int, is_wanted: Callable[[], bool]) -> Encoded:
+    def overview(self, number: int, plane: int, is_open: Callable[[], bool]) -> Encoded:
         """A plane as a whole, of at most 512 px. Raises as `tile` does."""
-        found = self._whole(number, plane, 0, is_wanted)
+        found = self._whole(number, plane, 0, is_open)
         height, width = found.shape[:2]
         factor = min(1.0, TILE / max(width, height))
         shown = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -179,16 +179,16 @@ class Pictures:
         box: tuple[int, int, int, int],
         shown: tuple[int, int],
         start: tuple[int, int],
-        is_wanted: Callable[[], bool],
+        is_open: Callable[[], bool],
     ) -> Image.Image:
         """A box of a picture as `shown` (width, height) px, of which `start` is the place in the whole at that zoom."""
         width, height = picture_size(self._plans[number])
         share = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
         scale = max((box[2] - box[0]) / shown[0], (box[3] - box[1]) / shown[1])
         if scale >= max(1.0, max(width, height) / OVERVIEW_SIDE) - 1e-6 or self.status(number):
-            found = _reduced(self._whole(number, plane, window, is_wanted), share, shown)
+            found = _reduced(self._whole(number, plane, window, is_open), share, shown)
         else:
-            found = self._read(number, "read_part", is_wanted, _TILE_SECONDS, plane, share, shown, window=window)
+            found = self._read(number, "read_part", is_open, _TILE_SECONDS, plane, share, shown, window=window)
         return self._paint(number, plane, found, share, start)
 
     def _paint(
@@ -218,7 +218,7 @@ class Pictures:
             self._wholes.keep(key, found)
         return found[0], found[1]
 
-    def _whole(self, number: int, plane: int, window: int, is_wanted: Callable[[], bool]) -> Rgba:
+    def _whole(self, number: int, plane: int, window: int, is_open: Callable[[], bool]) -> Rgba:
         """A plane as a whole, of at most 2048 px, read once; as the last session kept it where the image is gone."""
         key = (number, plane, window)
         with self._lock:
@@ -226,14 +226,14 @@ class Pictures:
         with lock:
             found = self._wholes.find(key)
             if found is None:
-                found = self._read_whole(number, plane, window, is_wanted)
+                found = self._read_whole(number, plane, window, is_open)
                 self._wholes.keep(key, found)
         return found
 
-    def _read_whole(self, number: int, plane: int, window: int, is_wanted: Callable[[], bool]) -> Rgba:
+    def _read_whole(self, number: int, plane: int, window: int, is_open: Callable[[], bool]) -> Rgba:
         file = self._folder / f"overview-{number}-{plane}-{window}.png"
         try:
-            found = self._read(number, "read_whole", is_wanted, _WHOLE_SECONDS, plane, OVERVIEW_SIDE, window=window)
+            found = self._read(number, "read_whole", is_open, _WHOLE_SECONDS, plane, OVERVIEW_SIDE, window=window)
         except NoPictureError:
             try:
                 with Image.open(file) as kept:
@@ -262,13 +262,13 @@ class Pictures:
         return found, plan.stretch
 
     def _read(
-        self, number: int, what: str, is_wanted: Callable[[], bool], seconds: float, plane: int, *more: Any, window: int
+        self, number: int, what: str, is_open: Callable[[], bool], seconds: float, plane: int, *more: Any, window: int
     ) -> Rgba:
         """Call a function of `pixels` in a process of ours, which opens the image where it has not."""
         info, own = self._original(number)
         stretch = _stretches(self._plans[number])[window]
         plan, key = self._plans[number], str(number)
-        with self._turns.turn(is_wanted) as process:
+        with self._turns.turn(is_open) as process:
 
             def read() -> Rgba:
                 return process.call(f"{pixels.__name__}:{what}", key, plane, *more, stretch.to_json(), seconds=seconds)

@@ -88,13 +88,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with a page, a picture or data."""
         path, query = self._path()
-        reply = self._refused() or self.server.api.get(path, query, self._is_wanted)
-        self._send(reply)
+        self._send(self._refused() or self.server.api.get(path, query, self._is_open))
 
     def do_POST(self) -> None:
         """Take a decision of the reviewer."""
         reply = self._refused() or self._refused_change()
-        self._send(reply or Reply(HTTPStatus.NOT_FOUND))
+        if reply is None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            reply = self.server.api.post(self._path()[0], body)
+        self._send(reply)
 
     def _path(self) -> tuple[list[str], str]:
         """The parts of the path after the token, and the query."""
@@ -123,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             return Reply(HTTPStatus.LENGTH_REQUIRED)
         return Reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE) if int(length) > MOST_BYTES else None
 
-    def _is_wanted(self) -> bool:
+    def _is_open(self) -> bool:
         """Whether the browser still waits for the answer."""
         try:
             ready, _, _ = select.select([self.connection], [], [], 0)

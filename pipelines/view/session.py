@@ -2,10 +2,12 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from ..progress import EventHandler, Message
+from ..review.review import Review
 from ..run.manifest import load_manifest
 from ..run.plan import ImagePlan
 from ..run.reporting import read_record
@@ -20,11 +22,23 @@ ENDED = "The server has ended. The run and its index stay as they are: give the 
 _CHECKED = 50  # images whose files are compared with those that the run read, before a page is opened
 
 
-@contextmanager
-def open_view(run: Path, *, port: int = 0, on_event: EventHandler = lambda _: None) -> Generator[ViewServer]:
-    """A server of the run in a folder, which answers once `serve` is called.
+@dataclass(frozen=True, slots=True)
+class Reviewer:
+    """Who reviews, and where."""
 
-    Raises `RequestError` where there is no run or the port is taken, `StoreError` where the run is damaged.
+    name: str
+    folder: Path | None = None
+    """Of the reviews; by default beside the run."""
+
+
+@contextmanager
+def open_view(
+    run: Path, *, port: int = 0, reviewer: Reviewer | None = None, on_event: EventHandler = lambda _: None
+) -> Generator[ViewServer]:
+    """A server of the run in a folder, which answers once it serves; without a reviewer nothing can be decided.
+
+    Raises `RequestError` where there is no run, the port is taken, or another process has the review open;
+    `StoreError` where the run or the review is damaged.
     """
     manifest = load_manifest(run)
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
@@ -50,6 +64,11 @@ def open_view(run: Path, *, port: int = 0, on_event: EventHandler = lambda _: No
         if gone:
             named = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
             on_event(Message(f"Without pixels of its own file: {named}. The page says why"))
-        server = ViewServer(Api(record, index, pictures, live), port)
+        review = None
+        if reviewer is not None:
+            review = stack.enter_context(Review.open(run, reviewer.name, reviewer.folder, record=record))
+            for notice in review.notices:
+                on_event(Message(notice))
+        server = ViewServer(Api(record, index, pictures, live, review), port)
         stack.callback(server.server_close)
         yield server

@@ -15,7 +15,7 @@ class OutdatedError(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Waiting(Generic[Reader]):
-    is_wanted: Callable[[], bool]
+    is_open: Callable[[], bool]
     reader: Reader | None = None
     dropped: bool = False
 
@@ -33,9 +33,9 @@ class Turns(Generic[Reader]):
         self._changed = threading.Condition()
 
     @contextmanager
-    def turn(self, is_wanted: Callable[[], bool] = lambda: True) -> Generator[Reader]:
-        """Wait for a reader. Raises `OutdatedError` where others come first, or it is not wanted any more."""
-        reader = self._take(is_wanted)
+    def turn(self, is_open: Callable[[], bool] = lambda: True) -> Generator[Reader]:
+        """Wait for a reader. Raises `OutdatedError` where others come first, or it is not open any more."""
+        reader = self._take(is_open)
         try:
             yield reader
         finally:
@@ -43,8 +43,8 @@ class Turns(Generic[Reader]):
                 self._free.append(reader)
                 self._lend()
 
-    def _take(self, is_wanted: Callable[[], bool]) -> Reader:
-        mine = _Waiting[Reader](is_wanted)
+    def _take(self, is_open: Callable[[], bool]) -> Reader:
+        mine = _Waiting[Reader](is_open)
         with self._changed:
             self._waiting.append(mine)
             while len(self._waiting) > self._most + len(self._free):
@@ -60,7 +60,7 @@ class Turns(Generic[Reader]):
         """Give the free readers to those that came last."""
         while self._free and self._waiting:
             newest = self._waiting.pop()
-            if newest.is_wanted():
+            if newest.is_open():
                 newest.reader = self._free.pop()
             else:
                 newest.dropped = True

@@ -335,10 +335,10 @@ class Layers:
         rows = rows[shown[rows]]
         return rows[_touches(self.bounds[rows], view.box) & (self.plane[rows] == view.plane)]
 
-    def in_view(self, view: View, shown: Flags, extra: int, verdicts: npt.NDArray[np.uint8]) -> bytes:
+    def in_view(self, view: View, shown: Flags, extra: int, outcomes: npt.NDArray[np.uint8]) -> bytes:
         """The findings in view as a data block: outlines of the large ones, clipped to it, and dots for the others.
 
-        `extra` is a finding that is always sent as an outline; -1 for none. `verdicts` (N,) are sent with them.
+        `extra` is a finding that is always sent as an outline; -1 for none. `outcomes` (N,) are sent with them.
         """
         rows = self.rows_in(view, shown)
         b = self.bounds[rows]
@@ -361,7 +361,7 @@ class Layers:
             "row": chosen.astype(np.uint32),
             "label": self.label[chosen].astype(np.uint32),
             "area": self._area[chosen],
-            "verdict": verdicts[chosen],
+            "outcome": outcomes[chosen],
             "bounds": self.bounds[chosen].astype(np.float32).ravel(),
             "anchors": anchors.astype(np.int32).ravel(),
             "outlines": outlines,

@@ -65,7 +65,7 @@ limner.readOutlines = (encoded, anchors, count) => {
 
 /**
  * Findings as they are drawn, a place for each: its row (its place among all of the image), label, plane, whether it is
- * filled, box, outline, whether it is visible, and the code of a reviewer's verdict. Those too small for an outline are
+ * filled, box, outline, whether it is visible, and the code of a reviewer's outcome. Those too small for an outline are
  * dots: points and labels.
  */
 limner.Layer = class {
@@ -74,7 +74,7 @@ limner.Layer = class {
     Object.assign(this, none, arrays);
     this.count = count;
     this.visible = new Uint8Array(count).fill(1);
-    this.verdict = arrays.verdict || new Uint8Array(count);
+    this.outcome = arrays.outcome || new Uint8Array(count);
     this.row = arrays.row || Uint32Array.from({ length: count }, (_, at) => at);
     this.shapes = count ? limner.readOutlines(arrays.outlines, arrays.anchors, count) : { xy: [], rings: [0], first: [0] };
     const size = new Float32Array(count);

@@ -96,12 +96,12 @@ limner.Viewer = class {
   static SMALL = 3; // px: what is smaller on the screen is drawn as a dot
   static CLOSEST = 16; // screen pixels per pixel of the picture
   static NUMBERED = 40; // findings in view that get their number
-  static VERDICTS = [
+  static OUTCOMES = [
     { dash: [], alpha: 1, fill: true }, // not reviewed
     { dash: [], alpha: 1, fill: true }, // accepted
     { dash: [3, 4], alpha: 0.6, fill: false }, // rejected
     { dash: [8, 3], alpha: 1, fill: true }, // relabelled
-  ]; // how outlines are drawn, by the code of a reviewer's verdict
+  ]; // how outlines are drawn, by the code of a reviewer's outcome
 
   constructor(element, handlers) {
     this.handlers = handlers;
@@ -311,7 +311,7 @@ limner.Viewer = class {
     const started = performance.now();
     const { pen, width, height } = this.cleared(this.outlines);
     const to = this.projection(view);
-    const { bounds, label, plane, area, bySize, visible, verdict } = this.layer;
+    const { bounds, label, plane, area, bySize, visible, outcome } = this.layer;
     const { labels } = this;
     const dots = labels.map(() => []);
     const named = [];
@@ -319,7 +319,7 @@ limner.Viewer = class {
     let [current, isArea, decided, open, inView] = [-1, 0, 0, 0, 0];
     const flush = () => {
       if (!open) return;
-      const { dash, alpha, fill } = limner.Viewer.VERDICTS[decided];
+      const { dash, alpha, fill } = limner.Viewer.OUTCOMES[decided];
       pen.setLineDash(dash);
       if (this.filled && isArea && fill) {
         pen.globalAlpha = 0.3;
@@ -347,11 +347,11 @@ limner.Viewer = class {
         continue;
       }
       if (named.length <= limner.Viewer.NUMBERED) named.push(i);
-      if (label[i] !== current || open >= 200 || area[i] !== isArea || verdict[i] !== decided || (this.filled && isArea)) {
+      if (label[i] !== current || open >= 200 || area[i] !== isArea || outcome[i] !== decided || (this.filled && isArea)) {
         flush();
         current = label[i];
         isArea = area[i];
-        decided = verdict[i];
+        decided = outcome[i];
         pen.strokeStyle = pen.fillStyle = labels[current].colour;
         pen.beginPath();
       }

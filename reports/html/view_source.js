@@ -32,15 +32,15 @@ limner.ServerSource = class {
     Object.assign(this, { number, place, about, window: 0 });
     Object.assign(this, { labels: about.labels, counts: about.counts, columns: about.columns, count: about.count });
     this.note = "";
-    this.query = { hidden: [], from: 0, to: 1, text: "", column: -1, down: false, verdicts: "" };
+    this.query = { hidden: [], from: 0, to: 1, text: "", column: -1, down: false, outcomes: "" };
     this.asked = 0;
     this.has = null; // the view whose findings are drawn, or asked for
   }
 
   /** The query as words of a request. */
   asWords() {
-    const { hidden, from, to, text, column, down, verdicts } = this.query;
-    return { hide: hidden.join(","), from, to, search: text, order: column, down: down ? 1 : "", verdicts };
+    const { hidden, from, to, text, column, down, outcomes } = this.query;
+    return { hide: hidden.join(","), from, to, search: text, order: column, down: down ? 1 : "", outcomes };
   }
 
   async json(what, words) {
