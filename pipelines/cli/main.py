@@ -95,7 +95,7 @@ def watch_command(
     from ..progress import TerminalProgress
     from ..run.watching import NOT_WATCHED, Watcher
 
-    watcher = Watcher(Path(run_folder))
+    watcher = Watcher(Path(run_folder), wait=not once)
     try:
         if once:
             watched = watcher.read()
