@@ -20,6 +20,7 @@ from .overrides import Overrides, PreparedOverrides, choose_scenes
 from .plugins import installed, load
 from .pseudonyms import Pseudonyms, longest_first, path_variants, redact_error
 from .sandbox import identify, scan_file, scan_folder
+from .servers import check_input_url
 
 COUNTED_ONCE: Final = "counted once"
 """The end of the reason of a file that is given twice, or is the same file as another one."""
@@ -79,6 +80,8 @@ def scan(
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
+    for item in inputs:
+        check_input_url(item)
     for name, one in candidates.items():
         for item in inputs if isinstance(one, CheckingReader) else ():
             cast("CheckingReader", one).check_input(item, own[name])

@@ -16,6 +16,7 @@ from ..model.merged_findings import columnar
 from ..model.objects.watershed import MEAN, PERIMETER
 from ..readers.geometry import crs_name
 from ..readers.image import Kind
+from ..readers.slide.tma import CoreGrid
 from .csv_safety import clean_text
 from .measures import FindingsBatch
 from .patient_geometry import box_sizes_mm, centres_lps_mm, lateralities, slice_positions_mm
@@ -168,7 +169,21 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         ],
     ),
 )
-"""Columns of findings. After them come those of `INSTANCES`, the model's own columns, then `MODEL`."""
+"""Columns of findings. After them come `CORE`, those of `INSTANCES`, the model's own columns, then `MODEL`."""
+
+
+def _cores(batch: FindingsBatch) -> list[str | None]:
+    """The name of the core of each finding."""
+    grid = CoreGrid.of(batch.image.info)
+    if grid is None:
+        return [None] * len(batch)
+    return [grid.cores[at].name if at >= 0 else None for at in map(int, grid.places(batch.point))]
+
+
+_CORE = "of a tissue microarray: the core in whose place the point lies; empty beside all of them"
+
+CORE: Column[FindingsBatch] = Column("core", "category", _CORE, _cores, topic="identity", kinds=SLIDE)
+"""A column of runs in which cores were looked for."""
 
 _PERIMETER = "of a smooth outline through the edges of the analysed pixels that it was traced from"
 _CIRCULARITY = "4π area / perimeter² of the same, at most 1: that of a disc"
@@ -211,7 +226,8 @@ def findings_columns(record: Record, findings: Sequence[Finding] | None = None) 
     means = sorted(key for key in numbers if key.startswith(MEAN))
     own = [_mean(key) for key in means] + [_number(key) for key in sorted(numbers - {PERIMETER, *means})]
     own += [_note(key) for key in sorted(notes)]
-    declared = [*FINDINGS, *(INSTANCES if PERIMETER in numbers else ())]
+    tma = any(CoreGrid.of(image.info) is not None for image in record.images)
+    declared = [*FINDINGS, *([CORE] if tma else ()), *(INSTANCES if PERIMETER in numbers else ())]
     return [*columns_for(declared, (image.info.kind for image in record.images)), *with_unique_names(own), *MODEL]
 
 
