@@ -177,7 +177,7 @@ def _cores(batch: FindingsBatch) -> list[str | None]:
     grid = CoreGrid.of(batch.image.info)
     if grid is None:
         return [None] * len(batch)
-    return [grid.cores[at].name if at >= 0 else None for at in grid.places(batch.point).tolist()]
+    return [grid.cores[at].name if at >= 0 else None for at in map(int, grid.places(batch.point))]
 
 
 _CORE = "of a tissue microarray: the core in whose place the point lies; empty beside all of them"

@@ -26,6 +26,7 @@ from .review import review_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
 from .train import train_app
+from .view import add_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,7 @@ def watch_command(
     from ..progress import TerminalProgress
     from ..run.watching import NOT_WATCHED, Watcher
 
-    watcher = Watcher(Path(run_folder))
+    watcher = Watcher(Path(run_folder), wait=not once)
     try:
         if once:
             watched = watcher.read()
@@ -108,6 +109,9 @@ def watch_command(
         raise typer.Exit(stop.exit_code) from None
     print_result(repr(watched))
     raise typer.Exit(watched.exit_code)
+
+
+add_view(app)
 
 
 @add_command(app, "plan")
