@@ -105,16 +105,16 @@ def _reviewed_image(
         numbers = [number for _, number, one in decided if one.outcome == "rejected"]
         kept[[number - 1 for number in numbers if number <= len(source)]] = rejected
         places = np.flatnonzero(kept)
-        drawn_rows = FindingsTable.of(_outline(one) for _, _, one in decided if one.outcome == "drawn")
+        outline_rows = FindingsTable.of(_outline(one) for _, _, one in decided if one.outcome == "drawn")
         chunks: list[Chunk] = [
             _ReviewedChunk(name, source, places[start : start + BATCH], joint) for start in range(0, len(places), BATCH)
         ]
         planes = source.planes if isinstance(source, MergedFindings) else source.plane.tolist()
         return in_order(
-            [*chunks, drawn_rows],
+            [*chunks, outline_rows],
             numbers={*source.numbers, _NUMBER},
             notes={*source.notes, *_NOTES, _COMMENT, _LABEL},
-            planes={*planes, *drawn_rows.plane.tolist()},
+            planes={*planes, *outline_rows.plane.tolist()},
             polygonal=source.polygonal,
         )
 

@@ -153,7 +153,7 @@ def join(
             made = replace(made, outcome=None)
         if made.outcome or made.comment:
             decisions[key] = made
-    twice = list(_drawn_twice(decisions, prefer))
+    twice = list(_outlined_twice(decisions, prefer))
     for conflict in twice:
         if conflict.resolved:
             for name, key in zip(conflict.decisions, conflict.key.split(" "), strict=True):
@@ -246,7 +246,7 @@ def _joined(taken: Mapping[str, Decision], known: Mapping[str, Decision]) -> Dec
     return replace(last, by=", ".join(taken), comment=comment)
 
 
-def _drawn_twice(decisions: Mapping[str, Decision], prefer: Sequence[str]) -> Iterator[Conflict]:
+def _outlined_twice(decisions: Mapping[str, Decision], prefer: Sequence[str]) -> Iterator[Conflict]:
     """Outlines of different reviewers in one place."""
     outlines = [(key, one) for key, one in decisions.items() if one.outcome == "drawn"]
     if len(outlines) < 2:
