@@ -128,6 +128,11 @@ def keep_query(url: str) -> str:
     return name
 
 
+def with_query(name: str) -> str:
+    """The URL with what `keep_query` has kept of it, for another process."""
+    return f"{name}?{_queries[name]}" if name in _queries else name
+
+
 def without_queries(text: str) -> str:
     """A text in which no query of `keep_query` is left."""
     for query in _queries.values():
@@ -180,8 +185,7 @@ def _gdal_path(name: str) -> str:
         return name if name.startswith("/") else f"./{name}"
     for prefix, virtual in _URL_PREFIXES:
         if name.startswith(prefix) and "://" in name:
-            query = f"?{_queries[name]}" if name in _queries else ""
-            return virtual + name.removeprefix(prefix) + query
+            return virtual + with_query(name).removeprefix(prefix)
     if not (_NETWORK_PATH.match(name) or _ARCHIVE_PATH.match(name)):
         rule = "must be a path, an http, s3, gs or az URL, or a file in a zip, tar or gzip archive"
         raise ReadError(name, rule, remedy="Give the file itself, /vsizip/ARCHIVE/FILE, /vsicurl/URL or the like")
