@@ -94,7 +94,7 @@ def part_pictures(
         plane, box = part[0], part[1].clip(*plan.info.size)
         if box is None:
             return None
-        x, y = _aspect(plan)
+        x, y = square_aspect(plan)
         across, down = box.width * max(x, y) / x, box.height * max(x, y) / y
         factor = min(1.0, longest / max(across, down))
         size = max(1, round(across * factor)), max(1, round(down * factor))
@@ -133,12 +133,12 @@ def _read(
     plan: ImagePlan, stretch: Stretch, image: Image, montage: Montage, longest: int, *, enlarge: bool = False
 ) -> Overview:
     """Planes of an image as the plan renders them, those of a study with pixels that are square in the patient."""
-    found = read_overview(image, limit=longest, montage=montage, aspect=_aspect(plan), enlarge=enlarge)
+    found = read_overview(image, limit=longest, montage=montage, aspect=square_aspect(plan), enlarge=enlarge)
     return _turned(plan, _rendered(found, stretch), montage)
 
 
-def _aspect(plan: ImagePlan) -> tuple[float, float]:
-    """How many level-0 pixels (x, y) of a study belong together to be square in the patient; one is 1."""
+def square_aspect(plan: ImagePlan) -> tuple[float, float]:
+    """Proportions (x, y) of the level-0 pixels behind a pixel of a study's picture that is square in the patient."""
     if plan.info.kind != "study":
         return 1.0, 1.0
     x, y = plan.grid.scale

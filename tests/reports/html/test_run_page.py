@@ -195,7 +195,7 @@ def test_hostile_texts_are_data(tmp_path: Path, image: Make, record: Make, place
     files = [FileRow(HOSTILE, "failed", reason=HOSTILE)]
     shown = replace(shown, name=HOSTILE)
     html = written(record(shown, labels=labels, files=files, model={"name": HOSTILE, "version": "1"}), tmp_path)
-    assert html.count("<script>") == 4, "ours alone"
+    assert html.count("<script>") == 5, "ours alone"
     assert "<img src=x" not in html
     assert "\u202e" not in html
     ((header, _),) = blocks(html, "found")
@@ -267,6 +267,13 @@ def test_images_without_pixels_and_stacks_have_their_notes(
     )
     assert places[2]["sides"][0] == ["R", "L", "A", "P"]
     assert html.count('class="slice"') == 2, "the third has a picture for each of its three slices, the first in an img"
+
+
+def test_no_finding_of_a_part_is_not_none_of_all(tmp_path: Path, image: Make, record: Make, placement: Make) -> None:
+    place = placement(32618, 10, 0, 5e5, 0, -10, 4e6)
+    assert "No finding was made." in written(record(image("a", place)), tmp_path)
+    partial = image("a", place, failures=(("a/x0", "no memory"),))
+    assert "No finding was made in what was analysed, which is not all." in written(record(partial), tmp_path)
 
 
 def test_the_hostile_run_of_the_contract_names_no_patient(tmp_path: Path) -> None:
