@@ -22,6 +22,7 @@ from .check import check_app
 from .features import add_features
 from .models import models_app
 from .overlay import add_overlay_commands
+from .review import review_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
 from .train import train_app
@@ -48,6 +49,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(models_app, name="model", hidden=True)
 app.add_typer(train_app, name="train")
 app.add_typer(check_app, name="check")
+app.add_typer(review_app, name="review")
 
 
 @app.callback(invoke_without_command=True)

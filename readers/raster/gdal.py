@@ -30,9 +30,9 @@ from .vrt import VrtSources, is_below, parse_vrt
 HEAD_BYTES = 4096
 MAX_BLOCK_BYTES = 256 * 2**20
 """Size of one block (tile or strip) of all bands that it stores: GDAL must decode all of it to read one pixel."""
-CACHE_BYTES = MAX_BLOCK_BYTES
-"""Size of GDAL's cache of decoded blocks, one in each process: the largest block fits. GDAL's own default is 5 % of the
-machine's memory."""
+CACHE_BYTES = 64 * 2**20
+"""Size of GDAL's cache of decoded blocks, one in each process, which grows for a raster with a larger block. GDAL's own
+default is 5 % of the machine's memory."""
 REMOTE: Final = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "VSI_CACHE": "TRUE",
@@ -83,7 +83,7 @@ BLOCKED_DRIVERS = (
     *("DERIVED", "OGCAPI", "NGW", "KMLSUPEROVERLAY", "Zarr", "HDF5", "HDF5Image", "BAG", "S102", "S104", "S111"),
 )
 """Drivers that GDAL does not even load where limner is the first to start it: a second line of defence."""
-_limits: dict[str, float] = {"cache": CACHE_BYTES}
+_limits: dict[str, float] = {"cache": MAX_BLOCK_BYTES, "block": CACHE_BYTES}
 _queries: dict[str, str] = {}  # of URLs, by what is before their question mark
 _URL_PREFIXES = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
 _NETWORK_PATH = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)/")
@@ -141,8 +141,8 @@ def without_queries(text: str) -> str:
 
 
 def limit_cache(most: float) -> None:
-    """Let GDAL keep at most so many bytes of decoded blocks, `CACHE_BYTES` at most: before the first read."""
-    _limits["cache"] = min(CACHE_BYTES, most)
+    """Let GDAL keep at most so many bytes of decoded blocks, even where its block is larger: before the first read."""
+    _limits["cache"] = most
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def gdal_env(name: str) -> Generator[None]:
         "GDAL_SKIP": ",".join(BLOCKED_DRIVERS),
         "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
         "GDAL_VRT_ENABLE_PYTHON": "NO",
-        "GDAL_CACHEMAX": int(_limits["cache"]),
+        "GDAL_CACHEMAX": int(min(_limits.values())),  # from here on, rasterio sees to that
     }
     if is_remote(name):
         settings |= REMOTE
@@ -402,3 +402,4 @@ def _check_blocks(raster: Any, name: str) -> None:
             value=f"{wide} × {high} px, {size // 2**20} MiB",
             remedy="Write it in tiles with gdal_translate -co TILED=YES",
         )
+    _limits["block"] = max(_limits["block"], size)
