@@ -19,9 +19,9 @@ from .masks import FLAGS, QA_PIXEL, SCL, ImageMask, MaskRaster, MaskRule, wrong_
 from .options import options_of
 from .raster.bands import match_band
 from .raster.stored_band import StoredBand
+from .reader_calls import scan_file
 from .regions import Grid
 from .registry import readers
-from .sandbox import scan_file
 from .slide.tissue import slide_polygons
 from .vectors import split_layer, vector_digest, vector_driver
 
