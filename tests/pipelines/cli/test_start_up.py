@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 HEAVY = {"numpy", "pyproj", "shapely", "rasterio", "scipy", "pandas", "pyogrio", "torch", "transformers", "onnxruntime"}
 HEAVY |= {"matplotlib", "PIL", "pydicom", "rich", "ray", "huggingface_hub", "tifffile", "openslide", "pyarrow"}
-FORMATS = {"raster.scene", "slide.czi", "slide.ome_zarr", "slide.openslide", "slide.pyramid"}
+FORMATS = {"dicom.decoder", "raster.scene", "slide.czi", "slide.ome_zarr", "slide.openslide", "slide.pyramid"}
 SCRIPT = """
 import atexit, sys
 atexit.register(lambda: sys.stderr.write("LOADED " + " ".join(sys.modules)))
