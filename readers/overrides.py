@@ -252,7 +252,7 @@ def _choose_sensor(
     beside, _ = split_variable((info.files or (info.uri,))[0])
     measured: Mapping[str, Radiometry] = {}
     metadata: Path | None = None
-    if (sensor := stated or named) is not None and not is_remote(info.uri):
+    if (sensor := stated or named) is not None and not is_remote(beside):
         measured, metadata = read_radiometry(beside, sensor), find_product_metadata(beside, sensor)
     return choose_sensor(info, beside, stated, measured, metadata.name if metadata else ""), measured, metadata
 

@@ -29,6 +29,7 @@ from .scanned_files import (
     without_links,
     without_parts,
 )
+from .servers import check_input_url
 
 
 class Readers(Mapping[str, Reader]):
@@ -93,6 +94,8 @@ def scan(
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
+    for item in inputs:
+        check_input_url(item)
     for item in (item for item in inputs if is_remote(item) or not os.path.exists(item)):
         for name, one in candidates.items():
             if isinstance(one, CheckingReader):

@@ -21,6 +21,8 @@ MAX_PAUSE: Final = 30.0
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds that a server may ask to wait; more is a failure."""
 
+_LOGIN: Final = re.compile(r"://[^/]*@")
+
 
 @dataclass(frozen=True, slots=True)
 class AddressTerms:
@@ -75,6 +77,19 @@ class Address:
             rule = f"must use https: {terms.content} would travel unencrypted"
             raise RequestError(f"{terms.server} {host}", rule, value="http", remedy=terms.insecure)
         return cls(f"{parts.scheme}://{host}{parts.path.rstrip('/')}", host, loopback)
+
+
+def check_input_url(item: str) -> None:
+    """Raise `RequestError` for a URL with a name, password or query, since inputs are written into the manifest."""
+    url, query, _ = item.partition("?")
+    if not url.startswith(("http://", "https://", "/vsi")) or not (query or _LOGIN.search(url)):
+        return
+    rule = "must not hold a name, password or query, which may be a signature and would be written into the manifest"
+    remedy = (
+        "Leave it out where the file is public; or write a STAC item whose asset has the signed URL, and give that with"
+        " --set reader_options.remote_assets=true"
+    )
+    raise RequestError(f"the input {_LOGIN.sub('://', url)}", rule, remedy=remedy)
 
 
 def secret(variable: str, option: str, *, spaces: bool = False) -> str:

@@ -26,7 +26,8 @@ from .writer import ImageRecord, Record, image_file, write_per_image
 Numbers = npt.NDArray[np.float64]
 
 _MM2 = 1e6  # per m²
-_PRESENT, _MISSING = (24, 96, 200), (200, 40, 40)
+PRESENT, MISSING = (24, 96, 200), (200, 40, 40)
+"""Colours of cores."""
 
 
 @dataclass(slots=True)
@@ -218,11 +219,11 @@ def _write_map(record: Record, image: ImageRecord, grid: CoreGrid, folder: Path)
         return []
     picture = Image.fromarray(overview.pixels)
     pen = ImageDraw.Draw(picture)
-    radius = [0.55 * grid.diameter / side for side in overview.scale]
+    radius = [grid.radius / side for side in overview.scale]
     size = max(10, round(0.35 * min(radius)))
     for core in grid.cores:
         x, y = core.x / overview.scale[0], core.y / overview.scale[1]
-        colour = _MISSING if core.missing else _PRESENT
+        colour = MISSING if core.missing else PRESENT
         pen.ellipse(
             (x - radius[0], y - radius[1], x + radius[0], y + radius[1]), outline=colour, width=max(1, size // 8)
         )

@@ -24,7 +24,9 @@ from ..model.finding import Kind
 from ..readers.annotations import TITLES
 from ..readers.files import atomic_path
 from ..readers.image import ImageInfo
+from ..readers.slide.tma import CoreGrid
 from .columns import findings_columns
+from .cores import MISSING, PRESENT
 from .csv_safety import clean_text
 from .measures import FindingsBatch, batches
 from .palette import Palette, rgb
@@ -44,7 +46,8 @@ _OBJECTS: Final[Mapping[Kind, str]] = {"area": "detection", "box": "detection", 
 class QuPath:
     """<image>.qupath.geojson (or .gz) for each slide: a FeatureCollection, streamed, one feature per line.
 
-    Areas and boxes are detections, of which QuPath draws thousands fast, tiles are tiles, regions annotations. Numeric
+    Areas and boxes are detections, of which QuPath draws thousands fast, tiles are tiles, regions annotations. So are
+    cores of a tissue microarray: QuPath leaves objects of its type tmaCore out when it imports a file. Numeric
     columns of findings are measurements, the others metadata. Ids are UUIDs of the slide's and the finding's content,
     so that a finding keeps its id in any run. QuPath ignores the member `limner`, which holds use, model and versions.
     """
@@ -108,6 +111,9 @@ def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -
     }
     file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
     separator = "\n"
+    for feature in _cores(image):
+        file.write(separator + _json(feature))
+        separator = ",\n"
     every = findings_columns(record, image.findings())
     columns = [one for one in every if one.topic in {"identity", "finding"}]
     for batch in batches(record, [image]):
@@ -134,6 +140,28 @@ def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -
             file.write(f'{separator}{_json(feature)[:-1]},"geometry":{geometry}}}')
             separator = ",\n"
     file.write("\n]}\n")
+
+
+def _cores(image: ImageRecord) -> Iterator[dict[str, Any]]:
+    """A locked annotation for each core of a tissue microarray: a circle a little larger than a usual core."""
+    grid = CoreGrid.of(image.info)
+    if grid is None:
+        return
+    for core in grid.cores:
+        circle = shapely.Point(core.x, core.y).buffer(grid.radius, quad_segs=16)
+        rows = shapely.get_coordinates(circle) - image.info.origin
+        status = "missing" if core.missing else "present"
+        properties: dict[str, Any] = {
+            "objectType": "annotation",
+            "name": core.name,
+            "color": list(MISSING if core.missing else PRESENT),
+            "isLocked": True,
+            "measurements": {"pieces": core.pieces},
+            "metadata": {"core": core.name, "row": str(core.row), "column": str(core.column), "status": status},
+        }
+        name = uuid.uuid5(_NAMESPACE, _json([image.info.fingerprint or image.info.id, image.info.part, core.name]))
+        geometry = {"type": "Polygon", "coordinates": [np.round(rows, 2).tolist()]}
+        yield {"type": "Feature", "id": str(name), "properties": properties, "geometry": geometry}
 
 
 def _names(batch: FindingsBatch) -> Iterator[str]:

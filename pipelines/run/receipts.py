@@ -12,7 +12,15 @@ from typing import Any, BinaryIO, Final, Self
 
 from ...readers.errors import RequestError
 from ...readers.files import open_regular
-from .run_folder import StoreError, add_checksum, as_store_errors, cut_incomplete_line, lock, remove_checksum
+from .run_folder import (
+    StoreError,
+    add_checksum,
+    append_synced,
+    as_store_errors,
+    cut_incomplete_line,
+    lock,
+    remove_checksum,
+)
 
 SENT: Final = "sent.jsonl"
 
@@ -75,9 +83,7 @@ class Receipts:
     def append(self, receipt: Receipt) -> None:
         """Write a receipt and sync it to disk. Raises `StoreError`."""
         line = add_checksum(json.dumps(asdict(receipt), separators=(",", ":")).encode())
-        with as_store_errors(self._folder / SENT):
-            self._file.write(line)
-            os.fsync(self._file.fileno())
+        append_synced(self._file, line, self._folder / SENT)
         self.all.append(receipt)
 
 

@@ -19,8 +19,9 @@ from ...readers.kinds import KEY_VARIABLE
 from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms
 from ...readers.registry import scan
 from ...reports.csv_safety import csv_cell
+from .manifest import load_manifest
 from .redaction import read_sources
-from .run_folder import MANIFEST, SOURCES, as_store_errors, encode_json, read_manifest
+from .run_folder import MANIFEST, SOURCES, as_store_errors, encode_json
 
 _CROSSWALK = re.compile(r"crosswalk-[0-9a-f]{16}")
 GONE = "its files are no longer where the run read them"
@@ -49,7 +50,7 @@ def reveal(folder: Path, key_file: str = "", crosswalk: str = "") -> list[Reveal
     another one, `StoreError` where it is damaged.
     """
     sources = read_sources(folder)
-    manifest = read_manifest(folder) if (folder / MANIFEST).exists() or not sources else {}
+    manifest = load_manifest(folder) if (folder / MANIFEST).exists() or not sources else {}
     infos = [ImageInfo.from_json(image["info"]) for image in manifest.get("images", [])]
     infos = [info for info in infos if info.personal]
     if manifest.get("config", {}).get("names") == "show" or not (sources or infos):
@@ -69,12 +70,17 @@ def reveal(folder: Path, key_file: str = "", crosswalk: str = "") -> list[Reveal
 
 def check_private(path: Path) -> None:
     """Raise `RequestError` where a file exists or would lie in a run folder, which is passed on with its reports."""
-    for above in path.resolve().parents:
-        if any((above / name).exists() for name in (MANIFEST, SOURCES)):
-            rule, remedy = "must lie outside of run folders, since reports are passed on", "Give another --out"
-            raise RequestError(str(path), rule, value=f"a file in {above}", remedy=remedy)
+    check_outside_runs(path, "--out")
     if path.is_symlink() or path.exists():
         raise RequestError(str(path), "must be a new file", remedy="Remove it, or give another --out")
+
+
+def check_outside_runs(path: Path, flag: str) -> None:
+    """Raise `RequestError`, which names the flag, where a file would lie in a run folder."""
+    for above in path.resolve().parents:
+        if any((above / name).exists() for name in (MANIFEST, SOURCES)):
+            rule, remedy = "must lie outside of run folders, since reports are passed on", f"Give another {flag}"
+            raise RequestError(str(path), rule, value=f"a file in {above}", remedy=remedy)
 
 
 def write_revealed(rows: list[RevealedName], path: Path) -> None:

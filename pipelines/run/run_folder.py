@@ -22,15 +22,17 @@ from shapely.errors import ShapelyError
 
 from ...model.finding import Coverage, Finding, Result, Status
 from ...model.findings_table import FindingsTable
+from ...readers import locks
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
-from . import locks
 from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
 
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
 SOURCES = "sources.json"
+REVIEWS: Final = ".reviews"
+"""What the folder with the reviews of a run has after its name."""
 MAX_MANIFEST_BYTES: Final = 2**30
 MAX_LINE_BYTES: Final = 2**20
 FORMAT: Final = 3
@@ -131,18 +133,12 @@ class RunFolder:
 
         Raises `ValueError` for a number that is not finite.
         """
-        start = self._results.seek(0, os.SEEK_END)
         try:
             lines = self._lines(results)
             self._parts.sync()
-            view = memoryview(lines)
-            while view:
-                view = view[self._results.write(view) :]
-            os.fsync(self._results.fileno())
         except OSError as error:
-            with contextlib.suppress(OSError):  # otherwise the line is cut when the folder is next opened
-                self._results.truncate(start)
             raise _as_store_error(self.folder, error) from error
+        append_synced(self._results, lines, self.folder)
 
     def _lines(self, results: Sequence[Result]) -> bytes:
         """Write the parts of results, and make their lines."""
@@ -164,18 +160,28 @@ class RunFolder:
 
 def check_folder(folder: Path) -> None:
     """Raise `RequestError` where this is a file, or a folder with other things than a run. Writes nothing."""
-    with as_store_errors(folder):
-        if not folder.exists():
-            return
-        found = "a file"
-        if folder.is_dir():
-            names = sorted(path.name for path in folder.iterdir())
-            names = [name for name in names if name not in _BEFORE_MANIFEST and not name.startswith(".part-")]
-            if not names or (folder / MANIFEST).exists():
-                return
-            found = ", ".join(names[:3])
+    if found := other_contents(folder):
         rule = "must be a new folder, an empty one or a run folder"
         raise RequestError(str(folder), rule, value=found, remedy="Give another --out")
+
+
+def other_contents(folder: Path) -> str:
+    """What a path holds that no run has made; "" for a run folder, an empty one, and where there is nothing."""
+    with as_store_errors(folder):
+        if not folder.exists():
+            return ""
+        if not folder.is_dir():
+            return "a file"
+        names = sorted(path.name for path in folder.iterdir())
+        names = [name for name in names if name not in _BEFORE_MANIFEST and not name.startswith(".part-")]
+        return "" if (folder / MANIFEST).exists() else ", ".join(names[:3])
+
+
+def no_run(folder: Path) -> RequestError:
+    """The error for a path where a finished or a working run must be."""
+    found = other_contents(folder) or ("a folder without one" if folder.exists() else "nothing there")
+    remedy = "Give the folder that --out named"
+    return RequestError(str(folder), f"must be a run folder, with a {MANIFEST}", value=found, remedy=remedy)
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -197,8 +203,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if checksum is not None and checksum != _digest(cast("dict[str, Any]", manifest)):
             raise _damaged(path, "its sha256 does not match")
     except (FileNotFoundError, NotADirectoryError) as error:
-        remedy = "Give the folder that --out named"
-        raise RequestError(str(folder), f"must be a run folder, with a {MANIFEST}", remedy=remedy) from error
+        raise no_run(folder) from error
     except OSError as error:
         raise _as_store_error(path, error) from error
     except ValueError as error:
@@ -359,13 +364,27 @@ def _damaged_line(where: str, error: Exception) -> StoreError:
     return StoreError(where, "must be one result, as limner wrote it", value=problem, remedy=remedy)
 
 
-def cut_incomplete_line(path: Path) -> None:
-    """Cut what a killed run wrote after its last complete line."""
+def append_synced(file: BinaryIO, lines: bytes, where: Path) -> None:
+    """Append lines to an unbuffered file and sync it to disk. Raises `StoreError`, then with nothing appended."""
+    start = file.seek(0, os.SEEK_END)
+    try:
+        view = memoryview(lines)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):  # otherwise the line is cut when the file is next opened
+            file.truncate(start)
+        raise _as_store_error(where, error) from error
+
+
+def cut_incomplete_line(path: Path, longest: int = MAX_LINE_BYTES) -> None:
+    """Cut what a killed process wrote after its last complete line."""
     with open_regular(path, os.O_RDWR, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
         position, tail = end, b""
         while position > 0 and b"\n" not in tail:
-            if end - position > MAX_LINE_BYTES:
+            if end - position > longest:
                 raise _damaged_line(f"{path}, last line", _TOO_LONG)
             step = min(position, 1 << 16)
             position -= step

@@ -30,9 +30,9 @@ from .vrt import VrtSources, is_below, parse_vrt
 HEAD_BYTES = 4096
 MAX_BLOCK_BYTES = 256 * 2**20
 """Size of one block (tile or strip) of all bands that it stores: GDAL must decode all of it to read one pixel."""
-CACHE_BYTES = MAX_BLOCK_BYTES
-"""Size of GDAL's cache of decoded blocks, one in each process: the largest block fits. GDAL's own default is 5 % of the
-machine's memory."""
+CACHE_BYTES = 64 * 2**20
+"""Size of GDAL's cache of decoded blocks, one in each process, which grows for a raster with a larger block. GDAL's own
+default is 5 % of the machine's memory."""
 REMOTE: Final = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "VSI_CACHE": "TRUE",
@@ -83,7 +83,8 @@ BLOCKED_DRIVERS = (
     *("DERIVED", "OGCAPI", "NGW", "KMLSUPEROVERLAY", "Zarr", "HDF5", "HDF5Image", "BAG", "S102", "S104", "S111"),
 )
 """Drivers that GDAL does not even load where limner is the first to start it: a second line of defence."""
-_limits: dict[str, float] = {"cache": CACHE_BYTES}
+_limits: dict[str, float] = {"cache": MAX_BLOCK_BYTES, "block": CACHE_BYTES}
+_queries: dict[str, str] = {}  # of URLs, by what is before their question mark
 _URL_PREFIXES = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
 _NETWORK_PATH = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)/")
 _ARCHIVE_PATH = re.compile(r"/vsi(zip|tar|gzip)/")
@@ -105,7 +106,7 @@ def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
     except UnicodeEncodeError as error:
         raise ReadError(name, "must have a name in UTF-8, which GDAL requires", remedy="Rename it") from error
     except (RasterioError, CPLE_BaseError, *_GDAL_ERRORS) as error:
-        found = excerpt(str(error.__cause__ or error) or type(error).__name__, 300)
+        found = excerpt(without_queries(str(error.__cause__ or error)) or type(error).__name__, 300)
         remote = "://" in name or _NETWORK_PATH.search(name)
         raise ReadError(name, rule, value=found, remedy=_CHECK_SERVER if remote else remedy) from error
 
@@ -116,9 +117,32 @@ _CHECK_SERVER: Final = (
 )
 
 
+def keep_query(url: str) -> str:
+    """The URL up to its question mark, the name under which it can be opened in this process.
+
+    What follows may be a signature, by which anyone can read the file: it stays in memory.
+    """
+    name, _, query = url.partition("#")[0].partition("?")
+    if query:
+        _queries[name] = query
+    return name
+
+
+def with_query(name: str) -> str:
+    """The URL with what `keep_query` has kept of it, for another process."""
+    return f"{name}?{_queries[name]}" if name in _queries else name
+
+
+def without_queries(text: str) -> str:
+    """A text in which no query of `keep_query` is left."""
+    for query in _queries.values():
+        text = text.replace(query, "…")
+    return text
+
+
 def limit_cache(most: float) -> None:
-    """Let GDAL keep at most so many bytes of decoded blocks, `CACHE_BYTES` at most: before the first read."""
-    _limits["cache"] = min(CACHE_BYTES, most)
+    """Let GDAL keep at most so many bytes of decoded blocks, even where its block is larger: before the first read."""
+    _limits["cache"] = most
 
 
 @contextmanager
@@ -130,7 +154,7 @@ def gdal_env(name: str) -> Generator[None]:
         "GDAL_SKIP": ",".join(BLOCKED_DRIVERS),
         "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
         "GDAL_VRT_ENABLE_PYTHON": "NO",
-        "GDAL_CACHEMAX": int(_limits["cache"]),
+        "GDAL_CACHEMAX": int(min(_limits.values())),  # from here on, rasterio sees to that
     }
     if is_remote(name):
         settings |= REMOTE
@@ -161,7 +185,7 @@ def _gdal_path(name: str) -> str:
         return name if name.startswith("/") else f"./{name}"
     for prefix, virtual in _URL_PREFIXES:
         if name.startswith(prefix) and "://" in name:
-            return virtual + name.removeprefix(prefix)
+            return virtual + with_query(name).removeprefix(prefix)
     if not (_NETWORK_PATH.match(name) or _ARCHIVE_PATH.match(name)):
         rule = "must be a path, an http, s3, gs or az URL, or a file in a zip, tar or gzip archive"
         raise ReadError(name, rule, remedy="Give the file itself, /vsizip/ARCHIVE/FILE, /vsicurl/URL or the like")
@@ -378,3 +402,4 @@ def _check_blocks(raster: Any, name: str) -> None:
             value=f"{wide} × {high} px, {size // 2**20} MiB",
             remedy="Write it in tiles with gdal_translate -co TILED=YES",
         )
+    _limits["block"] = max(_limits["block"], size)

@@ -25,7 +25,7 @@ from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from ..orientation import TAG_FACT
 from ..resample import ROW_BYTES, SNAP, Edges, axis_weights, pixel_edges, resample
-from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, limit_cache, open_raster, stored_bytes
+from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, keep_query, limit_cache, open_raster, stored_bytes
 from .metadata import (
     RasterOptions,
     band_dtype,
@@ -38,6 +38,7 @@ from .metadata import (
     variable_name,
 )
 from .pictures import keep_decoded, orientation_tag
+from .stac import keep_queries
 from .stored_blocks import StoredBlocks
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
@@ -86,6 +87,7 @@ class RasterReader:
 
         Raises `ReadError`.
         """
+        uri = keep_query(uri) if is_remote(uri) else uri
         named, (uri, variable) = uri, split_variable(uri)
         with _opened(uri) as raster:
             parts = list(raster.subdatasets)
@@ -128,6 +130,7 @@ class RasterImage(BaseImage):
 
     def _open(self) -> None:
         self._name = self._info.uri
+        keep_queries(self._info.files)
         self._same_masks: dict[int, bool] = {}
         self._levels: dict[int, Any] = {}  # overview → its handle; -1 is full resolution
         with gdal_env(self._name):

@@ -15,6 +15,7 @@ from .metadata import RasterOptions
 
 _HEAD_BYTES = 4096
 _MAX_SKEW = 1e-9
+_REMOTE_SUFFIXES = (".tif", ".tiff", ".jp2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,9 @@ class BandGrid:
 
 
 def is_raster(path: str) -> bool:
-    """Whether the first bytes of a local file are those of a raster that is no slide."""
+    """Whether the first bytes of a local file are those of a raster that is no slide; of a URL, whether it may be."""
+    if is_remote(path):
+        return path.lower().endswith(_REMOTE_SUFFIXES)
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     found = recognise(path, head)

@@ -61,6 +61,12 @@ class RasterOptions(Options):
         allow_inf_nan=True,
         description="The nodata value of files that state none; a sensor sets it.",
     )
+    remote_assets: bool = Field(
+        default=False,
+        description="Whether assets of STAC items that are on servers are read, by ranges. Those on the server of an "
+        "item that is itself given by its URL always are.",
+        examples=["remote_assets=true"],
+    )
 
 
 @dataclass(frozen=True, slots=True)

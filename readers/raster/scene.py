@@ -27,7 +27,7 @@ from .gdal import CACHE_BYTES, limit_cache
 from .geotiff import RasterImage, RasterReader
 from .joined_bands import BandGrid, align, is_raster, join_bands, scan_band
 from .metadata import RasterOptions
-from .stac import StacItem, holds_items, read_item
+from .stac import StacItem, holds_items, is_item_url, keep_queries, read_item
 from .stac_scene import scan_item, scan_items
 
 MIN_BANDS = 2
@@ -50,7 +50,7 @@ class SceneReader:
 
     def identify(self, uri: str, head: bytes) -> int:
         """A folder that holds at least two bands of one scene, a file of variables, or an item of STAC or a list."""
-        if head.startswith(NETCDF) or (head and _is_stac(uri)):
+        if head.startswith(NETCDF) or ((head or is_remote(uri)) and _is_stac(uri)):
             return 60
         groups = _group_bands(uri) if Path(uri).is_dir() else {}
         if not groups:
@@ -62,7 +62,9 @@ class SceneReader:
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """The scenes in a folder, a file of variables or of STAC. Raises `ReadError` where one cannot be read."""
         if not Path(uri).is_dir() and not self.is_archive(uri, b"{"):
-            return [scan_item(uri, read_item(uri), options)] if _is_stac(uri) else _scan_variables(uri, options)
+            if not _is_stac(uri):
+                return _scan_variables(uri, options)
+            return [scan_item(uri, read_item(uri, remote=options.remote_assets), options)]
         found = self.scan_folder(uri, options)
         if found.failed:
             raise found.failed[0][1]
@@ -73,7 +75,7 @@ class SceneReader:
 
     def is_archive(self, uri: str, head: bytes) -> bool:
         """Whether a file lists STAC items: a collection, a catalogue or a collection of items."""
-        return head.lstrip().startswith(b"{") and _is_stac(uri) and holds_items(uri)
+        return (is_remote(uri) or head.lstrip().startswith(b"{")) and _is_stac(uri) and holds_items(uri)
 
     def scan_folder(self, folder: str, options: RasterOptions) -> FolderScan:
         """The scenes in a folder or a list of STAC items, those that failed with their files, and side files.
@@ -85,7 +87,7 @@ class SceneReader:
         infos: list[ImageInfo] = []
         failed: list[tuple[tuple[str, ...], ReadError]] = []
         side: dict[str, str] = {}
-        for path, item in _items(folder):
+        for path, item in _items(folder, remote=options.remote_assets):
             try:
                 infos.append(scan_item(path, item, options))
             except ReadError as error:
@@ -125,6 +127,7 @@ class SceneImage(BaseImage):
         info = self._info
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._bands: list[tuple[RasterImage, BandGrid]] = []
+        keep_queries(info.files)
         options = scan_options(RasterOptions, info)
         finest = dict(info.facts).get("grid", "")
         if not (finest.isdecimal() and int(finest) < len(info.files)):
@@ -219,17 +222,19 @@ def _join_variables(group: Sequence[ImageInfo]) -> ImageInfo:
 
 
 def _is_stac(uri: str) -> bool:
-    found = None if is_remote(uri) else recognise(uri, b"{")
+    if is_remote(uri):
+        return is_item_url(uri)
+    found = recognise(uri, b"{")
     return found is not None and found.key == "stac"
 
 
-def _items(folder: str) -> list[tuple[str, StacItem]]:
-    """The STAC items in a folder that have an asset in it, with their files."""
+def _items(folder: str, *, remote: bool = False) -> list[tuple[str, StacItem]]:
+    """The STAC items in a folder that have an asset that can be read, with their files."""
     found: list[tuple[str, StacItem]] = []
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() in {".json", ".geojson"} and path.is_file() and _is_stac(str(path)):
             with suppress(ReadError):
-                item = read_item(str(path))
+                item = read_item(str(path), remote=remote)
                 found += [(str(path), item)] if item.assets else []
     return found
 

@@ -1,7 +1,8 @@
-"""STAC items: which of their assets are bands in files beside them, and what the item states of these.
+"""STAC items: which of their assets are bands in files beside them or on servers, and what the item states of these.
 
 Names and fields are those of STAC 1.0 and 1.1 with the extensions eo, raster and projection. Collections, catalogues
-and collections of items (FeatureCollection) are followed to items in files in or below their folder.
+and collections of items (FeatureCollection) are followed to items in files in or below their folder, or on their own
+server where they are given by their URL.
 """
 
 import os
@@ -11,12 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin, urlsplit
 
 from ..errors import ReadError, excerpt
-from ..files import parse_json, read_file
+from ..files import is_remote, parse_json, read_file
+from ..servers import AddressTerms
+from ..slide.zarr_store import WebStore
 from .acquisition import ACQUISITION, interval_text, item_interval
 from .bands import COMMON_NAMES, MAX_METADATA_BYTES, match_band
+from .gdal import keep_query
 from .vrt import is_below
 
 ACQUIRED: Final = "acquired"
@@ -27,9 +31,22 @@ _APPLIED: Final = "earthsearch:boa_offset_applied"
 MAX_ITEMS: Final = 2000
 """Items that a collection may list, and files that it may link to."""
 
+ASK: Final = "which --set reader_options.remote_assets=true reads"
+"""How an asset on a server can be read: the end of a reason."""
+
 _LISTS = {"Collection", "Catalog", "FeatureCollection"}
 _NO_BANDS = {"thumbnail", "overview", "visual", "metadata", "cloud", "cloud-shadow", "snow-ice", "water-mask"}
 """Roles of assets that are no bands."""
+
+_SERVERS: Final = ("https://", "http://", "s3://", "gs://", "az://")
+_ITEM_URL: Final = re.compile(r"https?://[^?#]+(\.(geo)?json|/collections/[^/?#]+/items/[^/?#]+)")
+_TERMS: Final = AddressTerms(
+    server="STAC server",
+    example="For example https://example.org/items/scene.json",
+    remedy="Save the item as a file, and give that with --set reader_options.remote_assets=true",
+    content="items",
+    insecure="Give an https address, or save the item as a file",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +73,11 @@ class StatedBand:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A band of an item, in a local file."""
+    """A band of an item, in a file."""
 
     name: str
     path: str
+    """A local path, or a URL without its query, which `keep_query` has."""
     common: str | None
     """STAC common name."""
     scale: float | None
@@ -72,7 +90,7 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class StacItem:
-    """An item with its local assets."""
+    """An item with its assets that can be read."""
 
     id: str
     assets: tuple[Asset, ...]
@@ -83,6 +101,11 @@ class StacItem:
     """What contradicts itself in the item."""
 
 
+def is_item_url(uri: str) -> bool:
+    """Whether a URL is that of an item, or of a list of items, by its name: JSON, or as STAC APIs name items."""
+    return _ITEM_URL.fullmatch(uri) is not None
+
+
 def holds_items(path: str) -> bool:
     """Whether a file of STAC holds or lists items, instead of being one."""
     try:
@@ -91,25 +114,38 @@ def holds_items(path: str) -> bool:
         return False
 
 
-def read_item(path: str) -> StacItem:
-    """The item in a local file. An asset counts where it lies in or below the item's folder, links resolved.
+def read_item(path: str, *, remote: bool = False) -> StacItem:
+    """The item in a file or at a URL.
 
-    Nothing is fetched. Raises `ReadError` where the file is no item.
+    An asset counts where it lies in or below the item's folder, links resolved, or on the item's own server; with
+    `remote` also on any other. None is opened. Raises `ReadError` where the file is no item, and `RequestError` for a
+    URL with a password or query.
     """
     content = _read(path)
     if content.get("type") != "Feature":
         found, remedy = excerpt(str(content.get("type", "no type"))), "Give one of its items, saved beside its assets"
         raise ReadError(path, "must be one STAC item", value=found, remedy=remedy)
-    return _item(path, content)
+    return _item(path, content, remote=remote)
 
 
-def read_items(path: str) -> Iterator[tuple[str, StacItem | ReadError]]:
+def keep_queries(files: Sequence[str]) -> None:
+    """Let this process open assets by their URLs without queries: those that the STAC items among files name."""
+    if not any(map(is_remote, files)):
+        return
+    for file in (file for file in files if file.lower().endswith((".json", ".geojson")) or is_item_url(file)):
+        content = _read(file)
+        for item in [content, *_list(content.get("features"))]:
+            for asset in _mapping(_mapping(item).get("assets")).values():
+                keep_query(urljoin(file, str(_mapping(asset).get("href", ""))))
+
+
+def read_items(path: str, *, remote: bool = False) -> Iterator[tuple[str, StacItem | ReadError]]:
     """The files of the items that a collection, a catalogue or a collection of items holds or lists, with each item.
 
-    Links are followed to files in or below its folder. Raises `ReadError` where the file cannot be read, and for more
-    than `MAX_ITEMS` items.
+    Links are followed to files in or below its folder; `remote` as for `read_item`. Raises `ReadError` where the file
+    cannot be read, and for more than `MAX_ITEMS` items.
     """
-    waiting, known = [path], {os.path.realpath(path)}
+    waiting, known = [path], {_place(path)}
     top, count = os.path.dirname(os.path.realpath(path)), 0
     while waiting:
         current = waiting.pop(0)
@@ -123,16 +159,16 @@ def read_items(path: str) -> Iterator[tuple[str, StacItem | ReadError]]:
         kind = content.get("type")
         features = [content] if kind == "Feature" else _list(content.get("features"))
         for feature in features if kind in {"Feature", "FeatureCollection"} else ():
-            yield current, _item(current, _mapping(feature))
+            yield current, _item(current, _mapping(feature), remote=remote)
         count += len(features)
         for link in _list(content.get("links")) if kind in {"Collection", "Catalog"} else ():
             if str(_mapping(link).get("rel")) not in {"item", "child", "items"}:
                 continue
-            found, reason = _local_file(current, str(_mapping(link).get("href", "")), top)
+            found, reason = _locate(current, str(_mapping(link).get("href", "")), top)
             if reason:
                 yield current, _unfollowed(current, str(_mapping(link).get("href", "")), reason)
-            elif (real := os.path.realpath(found)) not in known:
-                known.add(real)
+            elif (place := _place(found)) not in known:
+                known.add(place)
                 waiting.append(found)
         if len(known) + count > MAX_ITEMS:
             remedy = "Give its parts one by one"
@@ -141,13 +177,13 @@ def read_items(path: str) -> Iterator[tuple[str, StacItem | ReadError]]:
 
 def _unfollowed(path: str, href: str, reason: str) -> ReadError:
     remedy = "Save the items, with their assets, in or below the folder of the file that lists them"
-    value = f"{excerpt(href)}: {reason}"
+    value = f"{excerpt(href.partition('?')[0])}: {reason}"
     return ReadError(path, "must link to STAC items in or below its folder", value=value, remedy=remedy)
 
 
 def _read(path: str) -> Mapping[str, Any]:
     try:
-        return _mapping(parse_json(read_file(path, max_bytes=MAX_METADATA_BYTES, regular=True)))
+        return _mapping(parse_json(_fetch(path) if is_remote(path) else _read_local(path)))
     except (OSError, ValueError) as error:
         remedy = "Fetch the item again"
         raise ReadError(
@@ -155,7 +191,24 @@ def _read(path: str) -> Mapping[str, Any]:
         ) from error
 
 
-def _item(path: str, item: Mapping[str, Any]) -> StacItem:
+def _read_local(path: str) -> bytes:
+    return read_file(path, max_bytes=MAX_METADATA_BYTES, regular=True)
+
+
+def _fetch(url: str) -> bytes:
+    folder, _, name = url.rpartition("/")
+    with WebStore(folder, _TERMS, insecure=True) as store:
+        found = store.get(name, MAX_METADATA_BYTES)
+    if found is None:
+        raise ReadError(url, "must exist on its server", value="404", remedy="Check the URL")
+    return found
+
+
+def _place(path: str) -> str:
+    return path if is_remote(path) else os.path.realpath(path)
+
+
+def _item(path: str, item: Mapping[str, Any], *, remote: bool) -> StacItem:
     properties = _mapping(item.get("properties"))
     assets: list[Asset] = []
     left_out: list[str] = []
@@ -164,7 +217,7 @@ def _item(path: str, item: Mapping[str, Any]) -> StacItem:
         href, found = str(asset.get("href", "")), ""
         reason = "it is no band by its roles" if _NO_BANDS & {*map(str, _list(asset.get("roles")))} else ""
         if not reason:
-            found, reason = _local_file(path, href)
+            found, reason = _locate(path, href, remote=remote)
         if reason:
             left_out.append(f"{excerpt(key, 40)}: {reason}")
         else:
@@ -192,8 +245,21 @@ def _stated_grid(fields: Mapping[str, Any]) -> StatedGrid:
     )
 
 
-def _local_file(item: str, href: str, top: str = "") -> tuple[str, str]:
-    """The file that a file names, in or below its folder or `top`, or why it is not read."""
+def _locate(item: str, href: str, top: str = "", *, remote: bool = False) -> tuple[str, str]:
+    """The file or URL that an item or a list of items names, or why it is not read.
+
+    A file lies in or below its folder or `top`; a URL is on its own server, or on any other with `remote`.
+    """
+    if is_remote(item) and href:
+        href = urljoin(item, href)
+    if href.startswith(_SERVERS):
+        parts = urlsplit(href)
+        if "@" in parts.netloc:
+            return "", "its address holds a name or password"
+        if parts[:2] == urlsplit(item)[:2] or remote:
+            return keep_query(href), ""
+        if not top:
+            return "", f"it is on the server {excerpt(parts.netloc, 80)}, {ASK}"
     if "://" in href or href.startswith("/vsi") or not href:
         return "", "it is not on this machine"
     folder = os.path.dirname(os.path.abspath(item))

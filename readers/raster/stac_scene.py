@@ -1,4 +1,4 @@
-"""Scenes of STAC items: their assets in local files as named bands, with what the item states of them."""
+"""Scenes of STAC items: their assets as named bands, with what the item states of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ReadError
+from ..files import is_remote
 from ..image import FolderScan, ImageInfo
 from .bands import sensor_from_name
 from .geotiff import RasterReader
 from .joined_bands import is_raster, join_bands, scan_band
 from .metadata import RasterOptions
 from .radiometry import SCALE_SOURCE
-from .stac import Asset, StacItem, read_items
+from .stac import ASK, Asset, StacItem, read_items
 
 _MOVED = 0.01  # px by which a stated grid may differ
 
@@ -22,7 +23,7 @@ def scan_items(uri: str, options: RasterOptions) -> FolderScan:
     """The scenes of the items that a collection, a catalogue or a collection of items lists, and those that failed."""
     infos: list[ImageInfo] = []
     failed: dict[str, list[ReadError]] = {}
-    for path, item in read_items(uri):
+    for path, item in read_items(uri, remote=options.remote_assets):
         try:
             if isinstance(item, ReadError):
                 raise item
@@ -45,7 +46,7 @@ def _as_one(errors: Sequence[ReadError]) -> ReadError:
 
 
 def scan_item(uri: str, item: StacItem, options: RasterOptions) -> ImageInfo:
-    """The assets of an item that are bands in local files, as one scene. Raises `ReadError`.
+    """The assets of an item that are bands, as one scene. Raises `ReadError`.
 
     Assets of one band each are joined. Without any, the only asset of several bands that the item names is read.
     """
@@ -53,7 +54,10 @@ def scan_item(uri: str, item: StacItem, options: RasterOptions) -> ImageInfo:
     bands, several, notes = _scan_assets(item, options, left_out)
     if not bands and len(several) != 1:
         rule = "must be a STAC item with assets that are bands in files in or below its folder"
+        rule += ", or that may be read from their servers" if options.remote_assets or is_remote(uri) else ""
         remedy = "Download its assets beside it under their relative hrefs, or give the downloaded files themselves"
+        if any(ASK in reason for reason in left_out):
+            remedy = "Let them be read from their servers with --set reader_options.remote_assets=true"
         found = [f"{asset.name}: {len(asset.bands)} bands, as others have" for asset, _ in several]
         raise ReadError(uri, rule, value="; ".join([*found, *left_out]) or "no assets", remedy=remedy)
     if bands:

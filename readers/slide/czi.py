@@ -16,11 +16,11 @@ from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import MAX_SIDE, Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
-from ..options import invalid_option, scan_options
+from ..options import scan_options
 from ..pseudonyms import harmless_name
 from .czi_file import PIXELS, CziFile, CziMetadata, SubBlock
 from .icc import profile_facts
-from .pyramid import PyramidOptions, plane_notes
+from .pyramid import PyramidOptions, plane_notes, plane_position
 from .spacing import Spacing, slide_placement
 from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
 
@@ -168,7 +168,7 @@ class CziImage(BaseImage):
             rule, found = f"must still have {info.size[0]} × {info.size[1]} px", f"{scene.size[0]} × {scene.size[1]} px"
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
         options = scan_options(PyramidOptions, info)
-        z, t = _position(scene.depths, "z", options), _position(scene.times, "t", options)
+        z, t = (_position(scene, axis, options) for axis in "zt")
         self._dtype = np.dtype(PIXELS[scene.pixel_type][0])
         self._samples = PIXELS[scene.pixel_type][1]
         self._blocks = [
@@ -264,13 +264,10 @@ def _part(scene: CziScene, scenes: Sequence[CziScene]) -> str:
     return f"scene {scenes.index(scene) + 1}" if len(scenes) > 1 else ""
 
 
-def _position(positions: Sequence[int], axis: str, options: PyramidOptions) -> int:
+def _position(scene: CziScene, axis: str, options: PyramidOptions) -> int:
     """The position of the file along z or t that is read. Raises `RequestError` where there is none such."""
-    found = int(getattr(options, axis))
-    if found >= len(positions):
-        rule = f"must be from 0 to {len(positions) - 1} for this file"
-        raise invalid_option(axis, f"reader {CziReader.name!r}", rule, value=str(found))
-    return positions[found]
+    positions = scene.depths if axis == "z" else scene.times
+    return positions[plane_position(axis, len(positions), options, CziReader.name)]
 
 
 def _channel_list(scene: CziScene, names: Sequence[str]) -> tuple[Channel, ...]:
@@ -293,10 +290,9 @@ def _describe(
     """The metadata of a scene."""
     channels = _channel_list(scene, metadata.channels)
     options.padding_of(len(channels), f"reader {CziReader.name!r}")
-    axes = {"z": scene.depths, "t": scene.times}
-    for axis, positions in axes.items():
-        _position(positions, axis, options)  # refuses an option out of range
-    notes = plane_notes({axis: len(positions) for axis, positions in axes.items()}, options, metadata.step)
+    for axis in "zt":
+        _position(scene, axis, options)  # refuses an option out of range
+    notes = plane_notes({"t": len(scene.times), "z": len(scene.depths)}, options, metadata.step)
     placement, spacing_notes = slide_placement(
         None if metadata.microns is None else Spacing(*metadata.microns, "CZI Scaling")
     )

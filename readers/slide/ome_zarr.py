@@ -15,10 +15,10 @@ from ..files import fingerprint, is_remote
 from ..formats import recognise, recognise_folder
 from ..geometry import Box
 from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
-from ..options import invalid_option, scan_options
+from ..options import scan_options
 from .icc import profile_facts
 from .ngff import NgffImage, NgffScene, find_scenes, numbered, read_image, with_spacing
-from .pyramid import PyramidOptions, plane_notes
+from .pyramid import PyramidOptions, plane_notes, plane_position
 from .spacing import slide_placement
 from .tiled_pyramid import CACHE_BYTES, Tile, TiledPyramid
 from .zarr_store import MARKS, Store, files_of, open_store
@@ -69,7 +69,7 @@ class OmeZarrImage(BaseImage):
             found = f"{size[0]} × {size[1]} px, {len(image.channels)} channels"
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
         options = scan_options(PyramidOptions, info)
-        self._position = {"t": _position(image, "t", options), "z": _position(image, "z", options)}
+        self._position = {axis: plane_position(axis, image.length(axis), options, OmeZarrReader.name) for axis in "tz"}
         self._dtype = image.arrays[0].coding.dtype.newbyteorder("=")
         padding = options.padding_of(len(info.channels), f"reader {info.reader!r}")
         padding = None if padding is None else padding[self._channel_indices]
@@ -111,15 +111,6 @@ class OmeZarrImage(BaseImage):
         return pixels, None if valid.all() else valid
 
 
-def _position(image: NgffImage, axis: str, options: PyramidOptions) -> int:
-    """The position along z or t that is read. Raises `RequestError` where the image has none such."""
-    found, length = int(getattr(options, axis)), image.length(axis)
-    if found >= length:
-        rule = f"must be from 0 to {length - 1} for this file"
-        raise invalid_option(axis, f"reader {OmeZarrReader.name!r}", rule, value=str(found))
-    return found
-
-
 def _describe(store: Store, scenes: Sequence[NgffScene], scene: NgffScene, options: PyramidOptions) -> ImageInfo:
     """The metadata of an image."""
     image = with_spacing(read_image(store, scene.path), scene)
@@ -128,7 +119,7 @@ def _describe(store: Store, scenes: Sequence[NgffScene], scene: NgffScene, optio
     if image.spacing is None and any("not used as the pixel size" in note for note in image.notes):
         spacing_notes = tuple(note.replace("the file states none, so sizes", "sizes") for note in spacing_notes)
     for axis in "tz":
-        _position(image, axis, options)  # refuses an option out of range
+        plane_position(axis, image.length(axis), options, OmeZarrReader.name)  # refuses an option out of range
     positions = plane_notes({axis: image.length(axis) for axis in "tz"}, options, image.z_step)
     _, icc_notes = profile_facts(None, store.root, colours=False, apply=options.icc == "apply")
     part, facts = numbered(scenes, scene, image.name)

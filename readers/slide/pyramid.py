@@ -100,7 +100,10 @@ class TiffAxes:
 
     def locate(self, options: PyramidOptions) -> tuple[list[SampleLocation], SampleLocation | None]:
         """Where each channel, in order, and alpha lie. Raises `RequestError` for an option out of range."""
-        position = [_position(axis, length, options) for axis, length in zip(self.axes, self.lengths, strict=True)]
+        position = [
+            plane_position(_OPTION_AXES[axis], length, options, PyramidReader.name) if axis in _OPTION_AXES else 0
+            for axis, length in zip(self.axes, self.lengths, strict=True)
+        ]
         found: list[SampleLocation] = []
         for channel in range(self._channels):
             for i, axis in enumerate(self.axes):
@@ -114,7 +117,7 @@ class TiffAxes:
         """The channels, called by the header's `names`, by colour or by number; each name is unique."""
         found: list[Channel] = []
         for c in range(self._channels):
-            name = names[c] if self._channels > 1 and c < len(names) else ""
+            name = names[c] if c < len(names) else ""
             if self._visible == 1:
                 found.append(Channel(name or f"channel-{c + 1}", dtype=self.dtype))
                 continue
@@ -130,17 +133,14 @@ class TiffAxes:
             seen.add(found[i].name)
         return tuple(found)
 
-    def notes(self, options: PyramidOptions) -> list[str]:
-        """What is not read of the file."""
+    def notes(self, options: PyramidOptions, z_step: float | None) -> list[str]:
+        """What is not read of the file; `z_step` as for `plane_notes`."""
         notes: list[str] = []
         for axis, length in zip(self.axes, self.lengths, strict=True):
-            if axis == "C" or length == 1:
-                continue
-            option = _OPTION_AXES.get(axis)
-            read = (
-                f"{getattr(options, option)} is read (--reader-options {option}=…)" if option else "the first is read"
-            )
-            notes.append(f"The file has {length} positions along axis {axis}; {read}.")
+            if option := _OPTION_AXES.get(axis):
+                notes += plane_notes({option: length}, options, z_step)
+            elif axis != "C" and length > 1:
+                notes.append(f"The file has {length} positions along axis {axis}; the first is read.")
         return notes
 
     @property
@@ -157,12 +157,12 @@ class TiffAxes:
         return self.lengths[self.axes.index("C")] if "C" in self.axes else 1
 
 
-def _position(axis: str, length: int, options: PyramidOptions) -> int:
-    option = _OPTION_AXES.get(axis)
-    position = int(getattr(options, option)) if option else 0
+def plane_position(axis: str, length: int, options: PyramidOptions, reader: str) -> int:
+    """The position along the axis z or t that is read. Raises `RequestError` where the file has none such."""
+    position = int(getattr(options, axis))
     if position >= length:
         rule = f"must be from 0 to {length - 1} for this file"
-        raise invalid_option(option or axis, "reader 'pyramid'", rule, value=str(position))
+        raise invalid_option(axis, f"reader {reader!r}", rule, value=str(position))
     return position
 
 
@@ -314,7 +314,7 @@ def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions)
         part=scene.part,
         files=(uri,),
         options=tuple(options.texts().items()),
-        notes=(*spacing_notes, *_notes(series), *icc_notes, *axes.notes(options)),
+        notes=(*spacing_notes, *_notes(series), *icc_notes, *axes.notes(options, ome.z_step)),
         kind="slide",
         facts=(("levels", str(levels)), *scene.facts, *icc, *ome.specimen),
     )

@@ -202,6 +202,8 @@ class OmeMetadata:
     name: str = ""
     size: tuple[int, int] = (0, 0)
     """(width, height) in pixels, 0 where it is not stated."""
+    z_step: float | None = None
+    """µm between focal planes."""
     specimen: tuple[tuple[str, str], ...] = ()
     """The facts that `stated_specimen` finds in the annotations of the file."""
 
@@ -218,9 +220,9 @@ class OmeMetadata:
 
     @classmethod
     def _of(cls, image: ET.Element, pixels: ET.Element, specimen: tuple[tuple[str, str], ...]) -> "OmeMetadata":
-        x, y = (
+        x, y, z = (
             to_micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-            for axis in "XY"
+            for axis in "XYZ"
         )
         known = x is not None and y is not None and math.isfinite(x) and math.isfinite(y)
         return cls(
@@ -228,6 +230,7 @@ class OmeMetadata:
             tuple(channel.get("Name", "") for channel in pixels.iterfind("{*}Channel")),
             image.get("Name", ""),
             (_integer(pixels.get("SizeX")), _integer(pixels.get("SizeY"))),
+            z if z is not None and math.isfinite(z) else None,
             specimen,
         )
 

@@ -76,6 +76,11 @@ class CoreGrid:
     """Row by row from the top left."""
 
     @property
+    def radius(self) -> float:
+        """In level-0 pixels, of the circle that shows a core: a little larger than a usual one."""
+        return 0.55 * self.diameter
+
+    @property
     def degrees(self) -> float:
         """By how much the rows are turned clockwise."""
         return math.degrees(math.atan2(self.across[1], self.across[0]))

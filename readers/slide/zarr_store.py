@@ -170,13 +170,13 @@ class ZipStore:
 class WebStore:
     """A folder on a web server, of which single values and ranges are asked for."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, terms: AddressTerms = _TERMS, *, insecure: bool = False) -> None:
         import httpx2
 
         if not url.startswith(("http://", "https://")):
             rule = "must be a local file or folder, or an address with https"
             raise ReadError(url, rule, remedy="Copy the image to this machine, or give its https address")
-        address = Address.parse(url.rstrip("/"), _TERMS, insecure=False)
+        address = Address.parse(url.rstrip("/"), terms, insecure=insecure)
         if is_zip_name(address.url):
             rule, remedy = "must be a local file, since it is a zip", "Copy it to this machine, or give its folder"
             raise ReadError(url, rule, remedy=remedy)

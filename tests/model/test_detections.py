@@ -233,6 +233,20 @@ def test_sides_cut_in_every_window_are_noted() -> None:
     assert whole.notes == {}
 
 
+@pytest.mark.parametrize(("gap", "cut"), [(0.0, "right"), (1.09, "right"), (1.11, "")])
+def test_a_box_is_cut_that_ends_within_a_hundredth_of_its_window(gap: float, cut: str) -> None:
+    (one,) = merge_detections([sighting((20, 10, 110 - gap, 30), LEFT)], INFO)
+    assert one.notes.get("cut", "") == cut
+
+
+def test_of_two_boxes_that_overlap_alike_the_larger_is_nearer() -> None:
+    """What both windows see of each is half of the union: the larger joins, the smaller stays."""
+    best = sighting((92, 10, 100, 90), LEFT, 0.9)
+    small, large = sighting((92, 10, 96, 90), RIGHT, 0.4), sighting((92, 10, 108, 90), RIGHT, 0.3)
+    found = merge_detections([best, small, large], INFO)
+    assert sorted((one.score, one.numbers["tiles"]) for one in found) == [(0.4, 1.0), (0.9, 2.0)]
+
+
 def test_boxes_on_two_planes_are_two_objects() -> None:
     found = [replace(sighting((60, 10, 100, 30), (0, 0, 100, 100)), plane=plane) for plane in (0, 0, 3)]
     assert [(subject.plane, subject.numbers["tiles"]) for subject in merge_across_regions(found, INFO)] == [

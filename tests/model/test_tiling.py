@@ -131,6 +131,12 @@ def test_tiles_and_cores_cover_the_canvas(cols: int, rows: int, tile: int, data:
         assert grid.core_boxes() == grid.boxes()
 
 
+def test_cores_meet_in_the_middle_of_the_overlap() -> None:
+    grid = TileGrid.exact(3, 2, tile=16, overlap=6)
+    assert grid.core_boxes()[:3] == [(0, 0, 13, 13), (13, 0, 23, 13), (23, 0, 36, 13)]
+    assert grid.core_boxes()[3] == (0, 13, 13, 26)
+
+
 def test_tiles_hold_the_canvas_in_their_boxes() -> None:
     grid = TileGrid.exact(3, 2, tile=16, overlap=4)
     y, x = np.mgrid[: grid.size[1], : grid.size[0]]

@@ -38,7 +38,7 @@ TABLES = (
 CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/raster/test_hostile.py::test_raster_size_is_limited"],
     "readers/geodesy.py": [
-        *(f"readers/test_{name}.py" for name in ("geodesy", "area_pieces", "stated_crs")),
+        *(f"readers/test_{name}.py" for name in ("geodesy", "area_pieces", "stated_crs", "pixels_on")),
         "reports/test_rfc7946.py",
     ],
     "readers/densify.py": [
@@ -63,7 +63,7 @@ CASES: dict[str, Sequence[str]] = {
     "reports/table.py": TABLES,
     "reports/columns.py": TABLES,
     "reports/measures.py": TABLES,
-    "reports/patient_geometry.py": [*TABLES, "reports/html/test_key_images.py"],
+    "reports/patient_geometry.py": [*TABLES, "reports/test_patient_geometry.py", "reports/html/test_key_images.py"],
     "reports/studies.py": TABLES,
     "reports/summary.py": TABLES,
     "reports/dataframes.py": TABLES,

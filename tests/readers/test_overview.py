@@ -108,12 +108,12 @@ def test_validity_is_reduced_with_the_pixels(array_image: Make) -> None:
     assert readable.all()
 
 
-def in_blocks(array_image: Make, width: int, height: int) -> Any:
-    """A class of images in memory that claim to be stored in blocks of `width` × `height` px."""
+def in_blocks(array_image: Make, width: int, height: int, scale: tuple[float, float] = (1.0, 1.0)) -> Any:
+    """A class of images in memory that claim to be stored in blocks of `width` × `height` px of a level."""
 
     class Blocks(array_image):  # type: ignore[misc, valid-type] - a class that a fixture gives
         def stored_level(self, _: tuple[float, float]) -> StoredLevel:
-            return StoredLevel((1.0, 1.0), (width, height))
+            return StoredLevel(scale, (width, height))
 
         def may_hold(self, _: tuple[int, int]) -> None:
             return None
@@ -176,12 +176,36 @@ def test_a_large_map_is_sampled_evenly_and_the_nearest_sample_stands_for_the_res
     assert shares == pytest.approx([(at + 1) / len(shares) for at in range(len(shares))])
 
 
-def test_a_sampled_block_within_a_cell_stands_for_it(
+def test_what_may_hold_nothing_is_readable_where_a_map_is_sampled(
     array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    possible = np.ones((80, 160), np.bool_)
+    possible[:, :60] = False
+
+    class Sparse(in_blocks(array_image, 16, 8)):  # type: ignore[misc] - a class that a function gives
+        def may_hold(self, shape: tuple[int, int]) -> Any:
+            assert shape == possible.shape
+            return possible
+
     monkeypatch.setattr(overview, "WHOLE_BYTES", 1000)
-    monkeypatch.setattr(overview, "SAMPLED_BYTES", 40 * 16 * 8 * 16)
-    image = in_blocks(array_image, 16, 8)(coordinates(640, 320))
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", 640 * 320 * 4)
+    monkeypatch.setattr(overview, "_BYTES", 1000)
+    image = Sparse(coordinates(640, 320))
+    found = read_overview(image, limit=160)
+    assert found.sampled is not None
+    assert found.readable.all()
+    assert (found.valid == possible).all()
+    assert min(box.x1 for box, _ in image.reads) > 4 * 60
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (4.0, 2.0)])
+def test_a_sampled_block_within_a_cell_stands_for_it(
+    array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch, scale: tuple[float, float]
+) -> None:
+    monkeypatch.setattr(overview, "WHOLE_BYTES", 1000)
+    stored = int(16 / scale[0]), int(8 / scale[1])
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", 40 * stored[0] * stored[1] * 16)
+    image = in_blocks(array_image, *stored, scale)(coordinates(640, 320))
     found = read_overview(image, limit=20)
     assert found.sampled is not None
     assert found.scale == (32.0, 32.0)

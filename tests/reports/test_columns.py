@@ -2,12 +2,14 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import shapely
 from limner.model.finding import Finding
+from limner.model.objects.watershed import PERIMETER
 from limner.readers.geometry import Placement
 from limner.reports import columns, summary
 from limner.reports.columns import FindingsCsv, findings_columns
@@ -70,6 +72,17 @@ def test_a_column_of_other_kinds_of_image_is_empty() -> None:
 def test_equal_names_get_a_number() -> None:
     column = Column("c", "float64", "said", attribute("real"))
     assert [one.name for one in with_unique_names([column, column, column])] == ["c", "c_2", "c_3"]
+
+
+def test_perimeters_are_in_the_unit_of_the_image(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    """A disc of analysed pixels of 2 × 2 level-0 pixels of half a micrometre, beside a finding that is none."""
+    disc = Finding("water", shapely.box(0, 0, 20, 20), "area", numbers={"pixels": 100.0, PERIMETER: 38.0})
+    drawn = Finding("land", shapely.box(30, 0, 50, 20), "area")
+    (path,) = FindingsCsv().write(record(image("slide", MICRONS, [disc, drawn], scale=(2.0, 2.0))), out)
+    first, second = csv.DictReader(path.open(encoding="utf-8"))
+    assert (first["perimeter_um"], first["circularity"]) == ("38", f"{4 * math.pi * 100 / 38**2:.4f}")
+    assert (second["perimeter_um"], second["circularity"]) == ("", "")
+    assert "perimeter_m" not in first
 
 
 def test_a_new_column_is_one_declaration(

@@ -1,6 +1,7 @@
 """cores.csv: findings and areas by core of a tissue microarray."""
 
 import csv
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+import shapely.geometry
 from limner.model.finding import Finding
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.slide.tma import FACT, Core, CoreGrid, core_name
+from limner.reports.columns import FindingsCsv
 from limner.reports.cores import Cores
+from limner.reports.qupath import QuPath
 from PIL import Image
 
 TURN = math.radians(8)
@@ -88,6 +92,39 @@ def test_the_map_shows_every_core(slide: Any, record: Any, out: Path) -> None:
     assert red.any()
     assert blue.sum() > 2 * red.sum()
     assert picture.read_bytes() == Cores().write(record(slide(), labels=("tumour",)), out)[1].read_bytes()
+
+
+def test_findings_name_their_core_in_all_reports(slide: Any, record: Any, out: Path) -> None:
+    inside, between, beside = (
+        shapely.Point(250, 134).buffer(9),
+        shapely.Point(205, 128).buffer(3),
+        shapely.box(1, 1, 3, 3),
+    )
+    run = record(slide(*(Finding("tumour", one, "area", 0.5) for one in (inside, between, beside))), labels=("tumour",))
+    [table] = FindingsCsv().write(run, out)
+    assert [row["core"] for row in rows(table)] == ["A-2", "A-2", ""]
+    features = json.loads(QuPath().write(run, out)[0].read_text())["features"]
+    cores, found = features[:6], features[6:]
+    assert [one["properties"]["metadata"].get("core") for one in found] == ["A-2", "A-2", None]
+    assert {one["properties"]["objectType"] for one in found} == {"detection"}
+    for one, core in zip(cores, grid().cores, strict=True):
+        properties, shape = one["properties"], shapely.geometry.shape(one["geometry"])
+        assert (properties["objectType"], properties["name"], properties["isLocked"]) == ("annotation", core.name, True)
+        assert properties["metadata"]["status"] == ("missing" if core.missing else "present")
+        assert shape.is_valid
+        assert shape.centroid.coords[0] == pytest.approx((core.x, core.y), abs=0.01)
+        assert shape.area == pytest.approx(math.pi * grid().radius ** 2, rel=0.01)
+    assert len({one["id"] for one in features}) == 9
+    plain = record(slide(Finding("tumour", inside, "area", 0.5), cores=False), labels=("tumour",))
+    assert "core" not in rows(FindingsCsv().write(plain, out)[0])[0]
+
+
+def test_cores_lie_as_qupath_counts(slide: Any, record: Any, out: Path) -> None:
+    image = slide()
+    moved = replace(image, info=replace(image.info, origin=(20, 10)))
+    features = json.loads(QuPath().write(record(moved), out)[0].read_text())["features"]
+    shape = shapely.geometry.shape(features[0]["geometry"])
+    assert shape.centroid.coords[0] == pytest.approx((CORNER[0] - 20, CORNER[1] - 10), abs=0.01)
 
 
 def test_without_cores_nothing_is_written(slide: Any, record: Any, out: Path) -> None:

@@ -1,9 +1,10 @@
-"""A server of one file, by ranges, for tests: a process of its own, since GDAL holds Python's lock while it waits.
+"""A server of a file or folder, by ranges, for tests: a process of its own, since GDAL holds Python's lock meanwhile.
 
     python serve_file.py FILE MODE FAILURES
 
 Prints its port, and at the end of its input how many bytes it has sent. MODE is "well", a status such as "403", "half"
-(each answer is cut off in its middle), "without ranges" or "silent"; FAILURES is how often it answers 503 before.
+(each answer is cut off in its middle), "without ranges", "silent", or "signed", where TIFFs need the query sig=SECRET;
+FAILURES is how often it answers 503 before.
 """
 
 import sys
@@ -12,12 +13,12 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-CONTENT, MODE = Path(sys.argv[1]).read_bytes(), sys.argv[2]
+FILE, MODE = Path(sys.argv[1]), sys.argv[2]
 STATE = {"failures": int(sys.argv[3]), "sent": 0}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the file under every name that ends as a TIFF."""
+    """Serves the file under every name that ends as a TIFF, or the files below the folder, after a first "bucket"."""
 
     protocol_version = "HTTP/1.1"
 
@@ -34,9 +35,13 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _answer(self) -> None:
-        first, last, status = 0, len(CONTENT) - 1, 200
-        if MODE.isdecimal() or STATE["failures"] or not self.path.endswith(".tif"):
-            status = int(MODE) if MODE.isdecimal() else 503 if STATE["failures"] else 404
+        path, _, query = self.path.partition("?")
+        file = FILE / path.removeprefix("/bucket/") if FILE.is_dir() else FILE
+        content = file.read_bytes() if file.is_file() and (FILE.is_dir() or path.endswith(".tif")) else b""
+        first, last, status = 0, len(content) - 1, 200
+        unsigned = MODE == "signed" and path.endswith(".tif") and query != "sig=SECRET"
+        if MODE.isdecimal() or STATE["failures"] or not content or unsigned:
+            status = int(MODE) if MODE.isdecimal() else 503 if STATE["failures"] else 403 if unsigned else 404
             STATE["failures"] = max(0, STATE["failures"] - 1)
             self._send(status, b"")
             return
@@ -47,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         if ranged and MODE != "without ranges":
             start, end = ranged.removeprefix("bytes=").split("-")
             first, last, status = int(start), min(int(end or last), last), 206
-        self._send(status, CONTENT[first : last + 1], f"bytes {first}-{last}/{len(CONTENT)}" if status == 206 else "")
+        self._send(status, content[first : last + 1], f"bytes {first}-{last}/{len(content)}" if status == 206 else "")
 
     def _send(self, status: int, part: bytes, ranged: str = "") -> None:
         self.send_response(status)

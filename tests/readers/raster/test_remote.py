@@ -31,7 +31,7 @@ class Server:
         self._process = subprocess.Popen([sys.executable, script, file, mode, str(failures)], **pipes)
         assert self._process.stdout is not None
         self.address = f"127.0.0.1:{int(self._process.stdout.readline())}"
-        self.url = f"http://{self.address}/bucket/scene.tif"
+        self.url = f"http://{self.address}/bucket/{'scene.tif' if file.is_file() else ''}"
 
     def end(self) -> int:
         """End it; returns how many bytes it has sent."""

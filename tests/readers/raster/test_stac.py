@@ -1,4 +1,4 @@
-"""STAC items: their assets are bands where they are files beside them, and nothing is fetched."""
+"""STAC items: their assets are bands where they are files beside them, and nothing is fetched unasked."""
 
 import json
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_assets_beside_an_item_are_bands(tmp_path: Path, bands: Assets) -> None:
     for name, why in {
         "thumbnail": "no band by its roles",
         "visual": "must hold a single band",
-        "blue": "not on this machine",
+        "blue": "on the server 127.0.0.1:9, which --set reader_options.remote_assets=true reads",
         "text": "no raster",
         "gone": "missing",
     }.items():
