@@ -158,7 +158,7 @@ class PhysicalValues:
         """The values (H, W, C) of native pixels of which (H, W) are valid."""
         values = self._scaled(pixels)
         if not valid.all():
-            values[~valid] = np.nan
+            np.copyto(values, np.nan, where=~valid[..., None])
         return values
 
     def valid(self, pixels: Pixels, valid: Mask) -> Mask:

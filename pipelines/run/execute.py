@@ -397,8 +397,8 @@ def _annotate(
     _, threads = workers_and_threads(settings, prepared)
     job = prepared.job(threads)
     if todo and job is not None:
-        if prepared.limit is not None:
-            release_sandbox()  # it holds libraries, and may not be needed again
+        if prepared.limit is not None or all(image.info.kind != "study" for image in plan.images):
+            release_sandbox()  # it holds libraries, and may not be needed again: it decodes studies
         release_freed_memory()  # of planning, which takes more than a region
         work = _make_engine(settings, job, prepared).annotate(_batches(todo, prepared.division.batch, plan.volumes))
     with contextlib.closing(work):  # ends the workers in any case

@@ -95,15 +95,19 @@ def _read(
     plan: ImagePlan, stretch: Stretch, image: Image, montage: Montage, longest: int, *, enlarge: bool = False
 ) -> Overview:
     """Planes of an image as the plan renders them, those of a study with pixels that are square in the patient."""
-    aspect = (1.0, 1.0)
-    if image.info.kind == "study":
-        x, y = plan.grid.scale
-        if plan.spec.volume is not None:  # whose grid has the stack's own voxels
-            x, y = (1.0 / side for side in ground_metres(plan.info) or pixel_aspect(plan.info))
-        aspect = (x / min(x, y), y / min(x, y))
-    found = read_overview(image, limit=longest, montage=montage, aspect=aspect, enlarge=enlarge)
+    found = read_overview(image, limit=longest, montage=montage, aspect=square_aspect(plan), enlarge=enlarge)
     shown = render(found.pixels[..., : len(stretch.channels)], found.valid, stretch)
     return _turned(plan, found._replace(pixels=shown), montage)
+
+
+def square_aspect(plan: ImagePlan) -> tuple[float, float]:
+    """Proportions (x, y) of the level-0 pixels behind a pixel of a study's picture that is square in the patient."""
+    if plan.info.kind != "study":
+        return 1.0, 1.0
+    x, y = plan.grid.scale
+    if plan.spec.volume is not None:  # whose grid has the stack's own voxels
+        x, y = (1.0 / side for side in ground_metres(plan.info) or pixel_aspect(plan.info))
+    return x / min(x, y), y / min(x, y)
 
 
 def _turned(plan: ImagePlan, found: ReducedImage, montage: Montage) -> Overview:

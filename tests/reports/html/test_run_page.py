@@ -195,7 +195,7 @@ def test_hostile_texts_are_data(tmp_path: Path, image: Make, record: Make, place
     files = [FileRow(HOSTILE, "failed", reason=HOSTILE)]
     shown = replace(shown, name=HOSTILE)
     html = written(record(shown, labels=labels, files=files, model={"name": HOSTILE, "version": "1"}), tmp_path)
-    assert html.count("<script>") == 4, "ours alone"
+    assert html.count("<script>") == 5, "ours alone"
     assert "<img src=x" not in html
     assert "\u202e" not in html
     ((header, _),) = blocks(html, "found")
