@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 
-def look_up(pixels: npt.NDArray[np.uint8], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Pixels (H, W, C) → (C, H, W); `values` (C, 256) holds what the numbers of each channel become."""
-    result = np.empty((len(values), *pixels.shape[:2]), dtype=np.float32)
-    for channel, table in enumerate(values):
+def apply_tables(pixels: npt.NDArray[np.uint8], tables: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Pixels (H, W, C) → (C, H, W); `tables` (C, 256) hold what the numbers of each channel become."""
+    result = np.empty((len(tables), *pixels.shape[:2]), dtype=np.float32)
+    for channel, table in enumerate(tables):
         table.take(pixels[..., channel], out=result[channel], mode="clip")
     return result

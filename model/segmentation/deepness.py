@@ -20,7 +20,7 @@ from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
 from ..checkpoints import onnx, tile_statistics, weights
-from ..checkpoints.inputs import look_up
+from ..checkpoints.inputs import apply_tables
 from ..checkpoints.memory import file_bytes
 from ..checkpoints.onnx import OnnxHeader, OnnxNetwork
 from ..checkpoints.untrusted import MAX_TILE, parse_json, parse_python_literal, read_bytes
@@ -254,7 +254,7 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
 
     def _input(self, pixels: Pixels) -> ClassScores:
         """The network's input (H, W, 3), in memory channel by channel, of RGB (H, W, 3)."""
-        return look_up(pixels, self._inputs).transpose(1, 2, 0)
+        return apply_tables(pixels, self._inputs).transpose(1, 2, 0)
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `SupportsCost`. The network keeps the memory of a tile."""
