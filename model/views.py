@@ -38,8 +38,8 @@ from .montage import MontageImage
 from .scores import require_finite
 from .tiling import CanvasTiles, TileGrid, join_tiles, place_on_canvas, squash_to_tile
 
-BLOCK, FAR, WIDE = 16, 500.0, 256
-"""A block has 16 grid pixels a side, or up to 256 that are at most 500 m: within it a pixel's area on the ground hardly
+BLOCK, FAR, WIDE = 16, 160.0, 256
+"""A block has 16 grid pixels a side, or up to 256 that are at most 160 m: within it a pixel's area on the ground hardly
 changes on any map."""
 _ROWS = 32  # pixel rows that are converted at a time
 _NEVER_TOO_LARGE = 1e18  # times the largest integer it is less than the largest float32
