@@ -109,6 +109,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/object_memory.py
 	cd .venv-test && bin/python ../tests/bench/nuclei.py $(if $(NUCLEI),$(abspath $(NUCLEI))) # NUCLEI=dsb2018_he.zip
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
+	cd .venv-test && bin/python ../tests/bench/review_table.py
+	cd .venv-test && bin/python ../tests/bench/review_table.py --findings 1000000
 	cd .venv-test && bin/python ../tests/bench/review_loop.py
 	cd .venv-test && bin/python ../tests/bench/probe_tables.py # last, since it exits without the labelled sets
 
