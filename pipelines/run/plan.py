@@ -27,15 +27,16 @@ from ...readers.image import ImageInfo
 from ...readers.mask_files import FoundMask
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
 from ...readers.regions import Grid, Region, cut_regions
-from ...readers.registry import ScannedFile
 from ...readers.render import Stretch
+from ...readers.scanned_files import ScannedFile
 from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Settings, is_path
+from ..pixel_size import ground_metres, pixel_aspect
 from ..progress import EventHandler, Inspecting
 from ..slice_choice import slices_text
-from .analysis_scale import analysis_scale, ground_metres, pixel_aspect
+from .analysis_scale import analysis_scale
 from .domain_check import check_domain
 from .kept_overviews import keep_overview
 from .masks import PlannedMask, plan_mask
