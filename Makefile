@@ -83,6 +83,8 @@ bench: .venv-test/ready
 		reader_options.spacing_csv=../$(SAMPLES)/slides/spacing.csv
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
+	cd .venv-test && bin/python ../tests/bench/overlap.py
+	cd .venv-test && bin/python ../tests/bench/memory_curve.py # an hour
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
 	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))
