@@ -22,7 +22,7 @@ from limner.pipelines.config import Settings
 from limner.pipelines.progress import Inspecting, Message, RegionDone, Reporting, Started
 from limner.pipelines.run.execute import prepare, run
 
-HIDDEN = {"cheap": 1, "balanced": 8, "dear": 48}
+HIDDEN = {"cheap": 3, "balanced": 8, "dear": 48}
 """Networks by the channels of their hidden layer."""
 
 
