@@ -82,7 +82,11 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/whole_image.py gland ../$(SAMPLES)/slides force_domain=true \
 		reader_options.spacing_csv=../$(SAMPLES)/slides/spacing.csv
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
-	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
+	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192 --folder end-to-end
+	cd .venv-test && rm -rf end-to-end/run && bin/python ../tests/bench/profile_run.py -- \
+		run end-to-end/scene-8192.tif --model end-to-end/tiny.yaml --reports findings-csv --out end-to-end/run
+	rm -rf .venv-test/end-to-end
+	cd .venv-test && bin/python ../tests/bench/peers.py # makes an environment for each program, 7 GB in all
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
 	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))

@@ -214,6 +214,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     on_event(Message("Scanning the inputs"))
     check_options(settings)
     _limit_caches(settings)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait busily between two tiles
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
         _report_unmatched(settings, scanned, redactor, on_event)
