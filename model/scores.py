@@ -64,9 +64,10 @@ def require_distinct(scores: Values, *, of: str) -> Values:
 
 def require_probabilities(values: Values, *, of: str) -> Values:
     """Return scores (any shape) once they are finite and from 0 to 1 within `TOLERANCE`. Raises `ModelError`."""
-    found: Any = require_finite(values, "scores", of=of)
+    found: Any = values
     low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 0.0)
-    if low < -TOLERANCE or high > 1 + TOLERANCE:
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # or there is NaN
+        require_finite(values, "scores", of=of)
         remedy = "Export it with its last softmax or sigmoid, or write a model card, which can take logits"
         raise ModelError(of, "must return scores from 0 to 1", value=f"{low:g} to {high:g}", remedy=remedy)
     return values
@@ -77,8 +78,10 @@ def softmax(logits: npt.NDArray[Number]) -> npt.NDArray[Number]:
 
     In the logits' own type; large logits do not overflow, and -inf is a probability of 0.
     """
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    powers = np.subtract(logits, logits.max(axis=-1, keepdims=True))
+    np.exp(powers, out=powers)
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
 
 
 def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -203,7 +203,7 @@ def watch(run: str | os.PathLike[str], *, every: float = 1.0) -> Watched:
     Reads it `every` so many seconds. Raises `RequestError` where there is no run folder, `StoreError` where it is
     damaged.
     """
-    watched = Watcher(Path(run))
+    watched = Watcher(Path(run), wait=True)
     with progress_display(watched.held_bytes) as on_event:
         try:
             return watched.follow(on_event, every=every)

@@ -3,18 +3,19 @@
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from shapely.errors import ShapelyError
 
-from ...model.findings_table import Chunk, FindingsTable
+from ...model.findings_table import Chunk, FindingsTable, Objects, objects
 from ...model.merged_findings import MergedFindings
 from ...model.merging import merge_chunks
 from ...readers.errors import excerpt
 from ...readers.image import ImageInfo
+from ...reports.csv_safety import clean_text
 from ...reports.writer import Change
 from ..object_settings import ObjectSettings
 from .analysed import MaskedCores
@@ -119,7 +120,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Placed:
-    """A chunk of an image's findings, whose places are checked when it is first read."""
+    """A chunk of an image's findings, whose places are checked when it is first read, without invisible characters."""
 
     chunk: Chunk
     info: ImageInfo
@@ -141,4 +142,20 @@ class _Placed:
                 msg = f"{table.label[place]} at {bounds[place].tolist()} on plane {table.plane[place]}"
                 raise ValueError(msg)
             self.checked = True
-        return table
+        return _cleaned(table)
+
+
+def _cleaned(table: FindingsTable) -> FindingsTable:
+    """The findings with their labels and texts as reports show them."""
+    label, text = _clean_column(table.label), _clean_column(table.text)
+    notes = {name: _clean_column(values) for name, values in table.notes.items()}
+    same = label is table.label and text is table.text and all(notes[name] is table.notes[name] for name in notes)
+    return table if same else replace(table, label=label, text=text, notes=notes)
+
+
+def _clean_column(values: Objects) -> Objects:
+    """Texts, or None, without invisible characters: the same array where none has any."""
+    clean = {one: clean_text(one) for one in set(values.tolist()) if one}
+    if all(one == text for one, text in clean.items()):
+        return values
+    return objects(clean.get(one, one) for one in values.tolist())

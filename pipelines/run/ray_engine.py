@@ -448,6 +448,7 @@ class _Actor:
         """Begin the job. Relative paths are from `folder`, where it exists."""
         with contextlib.suppress(OSError):
             os.chdir(folder)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `execute.run`
         found = installation()
         if found != expected:
             remedy = "Install the same checkout on every node"

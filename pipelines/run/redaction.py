@@ -275,7 +275,7 @@ def read_sources(folder: Path) -> dict[str, str]:
         if not all(isinstance(path, str) for path in sources.values()):
             msg = "no JSON object of texts"
             raise ValueError(msg)  # noqa: TRY301 - handled like other damage
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise StoreError(

@@ -24,6 +24,7 @@ from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.plugins import installed, load
 from ...readers.regions import Region
+from ...reports.csv_safety import clean_text
 from ...reports.measures import areas_m2, batches
 from ...reports.streams import Stream, StreamingWriter, send
 from ...reports.writer import (
@@ -46,7 +47,7 @@ from .model_selection import NONE
 from .overview_stats import EMPTY
 from .parts import PARTS, placeless, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
-from .record_pictures import overview_picture, slice_pictures, with_kept_overviews
+from .record_pictures import overview_picture, part_pictures, slice_pictures, with_kept_overviews
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP, PROBABILITIES
@@ -216,7 +217,8 @@ def _make_record(
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
     cache.settings = ObjectSettings.of(manifest["config"])
-    check_objects(cache.settings, plans, annotator["labels"])
+    labels = [clean_text(label) for label in annotator["labels"]]
+    check_objects(cache.settings, plans, labels)
     names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
     variants = sorted({plan.spec.variant for plan in plans})
@@ -229,12 +231,14 @@ def _make_record(
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
         model={"sha256": " ".join(weights), **identity, **({"objects": text} if (text := cache.settings.text) else {})},
-        labels=tuple(annotator["labels"]),
+        labels=tuple(labels),
         version=manifest["versions"]["limner"],
         preset=manifest["config"]["preset"],
-        colours=annotator["colours"],
+        colours={clean_text(label): colour for label, colour in annotator["colours"].items()},
         assessed=annotator["name"] != NONE,
-        concepts={label: (code[0], code[1], code[2]) for label, code in annotator.get("concepts", {}).items()},
+        concepts={
+            clean_text(label): (code[0], code[1], code[2]) for label, code in annotator.get("concepts", {}).items()
+        },
         started=str(manifest.get("started", "")),
         run=_run_digest(manifest, entries),
     )
@@ -338,6 +342,7 @@ def _image_record(
         probabilities=probabilities if kept else None,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
+        part_pictures=lambda parts, longest: part_pictures(plan, original, parts, longest),
         spec=plan.spec,
         forced=plan.forced,
         tile=plan.spec.tile,

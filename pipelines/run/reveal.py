@@ -18,8 +18,9 @@ from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, KEY_VARIABLE, NameOptions, Pseudonyms
 from ...readers.registry import scan
 from ...reports.csv_safety import csv_cell
+from .manifest import load_manifest
 from .redaction import read_sources
-from .run_folder import MANIFEST, SOURCES, as_store_errors, encode_json, read_manifest
+from .run_folder import MANIFEST, SOURCES, as_store_errors, encode_json
 
 _CROSSWALK = re.compile(r"crosswalk-[0-9a-f]{16}")
 GONE = "its files are no longer where the run read them"
@@ -48,7 +49,7 @@ def reveal(folder: Path, key_file: str = "", crosswalk: str = "") -> list[Reveal
     another one, `StoreError` where it is damaged.
     """
     sources = read_sources(folder)
-    manifest = read_manifest(folder) if (folder / MANIFEST).exists() or not sources else {}
+    manifest = load_manifest(folder) if (folder / MANIFEST).exists() or not sources else {}
     infos = [ImageInfo.from_json(image["info"]) for image in manifest.get("images", [])]
     infos = [info for info in infos if info.personal]
     if manifest.get("config", {}).get("names") == "show" or not (sources or infos):

@@ -22,15 +22,17 @@ from shapely.errors import ShapelyError
 
 from ...model.finding import Coverage, Finding, Result, Status
 from ...model.findings_table import FindingsTable
+from ...readers import locks
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
-from . import locks
 from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
 
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
 SOURCES = "sources.json"
+REVIEWS: Final = ".reviews"
+"""What the folder with the reviews of a run has after its name."""
 MAX_MANIFEST_BYTES: Final = 2**30
 MAX_LINE_BYTES: Final = 2**20
 FORMAT: Final = 3
@@ -158,18 +160,28 @@ class RunFolder:
 
 def check_folder(folder: Path) -> None:
     """Raise `RequestError` where this is a file, or a folder with other things than a run. Writes nothing."""
-    with as_store_errors(folder):
-        if not folder.exists():
-            return
-        found = "a file"
-        if folder.is_dir():
-            names = sorted(path.name for path in folder.iterdir())
-            names = [name for name in names if name not in _BEFORE_MANIFEST and not name.startswith(".part-")]
-            if not names or (folder / MANIFEST).exists():
-                return
-            found = ", ".join(names[:3])
+    if found := other_contents(folder):
         rule = "must be a new folder, an empty one or a run folder"
         raise RequestError(str(folder), rule, value=found, remedy="Give another --out")
+
+
+def other_contents(folder: Path) -> str:
+    """What a path holds that no run has made; "" for a run folder, an empty one, and where there is nothing."""
+    with as_store_errors(folder):
+        if not folder.exists():
+            return ""
+        if not folder.is_dir():
+            return "a file"
+        names = sorted(path.name for path in folder.iterdir())
+        names = [name for name in names if name not in _BEFORE_MANIFEST and not name.startswith(".part-")]
+        return "" if (folder / MANIFEST).exists() else ", ".join(names[:3])
+
+
+def no_run(folder: Path) -> RequestError:
+    """The error for a path where a finished or a working run must be."""
+    found = other_contents(folder) or ("a folder without one" if folder.exists() else "nothing there")
+    remedy = "Give the folder that --out named"
+    return RequestError(str(folder), f"must be a run folder, with a {MANIFEST}", value=found, remedy=remedy)
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -191,8 +203,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if checksum is not None and checksum != _digest(cast("dict[str, Any]", manifest)):
             raise _damaged(path, "its sha256 does not match")
     except (FileNotFoundError, NotADirectoryError) as error:
-        remedy = "Give the folder that --out named"
-        raise RequestError(str(folder), f"must be a run folder, with a {MANIFEST}", remedy=remedy) from error
+        raise no_run(folder) from error
     except OSError as error:
         raise _as_store_error(path, error) from error
     except ValueError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...readers.errors import RequestError
 from ...readers.registry import ScannedFile, known_options, scan
 from ..config import Settings
-from .run_folder import is_run_folder
+from .run_folder import REVIEWS, is_run_folder
 
 RUN_FOLDER = "a run folder, which holds results"
 
@@ -34,6 +34,9 @@ def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedF
 
     def reason_to_skip(folder: str) -> str | None:
         if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - strings, as the registry has them
+            return ""
+        reviewed = folder.removesuffix(REVIEWS)
+        if reviewed != folder and is_run_folder(Path(reviewed)):  # its reviews, which come and go
             return ""
         return RUN_FOLDER if is_run_folder(Path(folder)) else None
 

@@ -13,8 +13,8 @@ from ...readers.errors import LimnerError, ReadError
 from ...readers.plugins import require_extra
 from ...readers.servers import Address
 from .dicom_objects import file_sha256, find_objects, noted_objects
+from .manifest import load_manifest
 from .receipts import Receipt, Receipts, read_receipts
-from .run_folder import read_manifest
 
 FAILURES: Final = 3
 """Objects for which the server does not answer, one after the other, after which no more are sent."""
@@ -49,7 +49,7 @@ def send(folder: Path, to: str, options: WebOptions, *, dry_run: bool = False) -
     Raises `RequestError` for a wrong folder, server or login, `StoreError` for a damaged run, `ReadError` without an
     object. With `dry_run` nothing is contacted or written.
     """
-    read_manifest(folder)
+    load_manifest(folder)
     server = parse_server(to, insecure=options.web_insecure)
     require_extra("dicom", "limner send")
     found = find_objects(folder)

@@ -7,19 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
-from ...readers.errors import RequestError
 from ...readers.files import open_regular
+from ...readers.locks import is_locked, lock_holder
 from ...readers.pseudonyms import KEY_FILE
 from ..cli.terminal import plural, table
 from ..progress import EventHandler, Message, RegionDone, Started
 from .dicom_objects import OBJECTS
-from .locks import is_locked, lock_holder
 from .manifest import load_manifest
 from .parts import PARTS
 from .plan import ImagePlan
 from .processes import held_bytes
 from .receipts import SENT
-from .run_folder import MANIFEST, MAX_LINE_BYTES, RESULTS, SOURCES, Entry, as_store_errors, check_folder, parse_entry
+from .run_folder import (
+    MANIFEST,
+    MAX_LINE_BYTES,
+    RESULTS,
+    SOURCES,
+    Entry,
+    as_store_errors,
+    no_run,
+    other_contents,
+    parse_entry,
+)
 
 State = Literal["planning", "loading", "annotating", "reporting", "ended", "stopped"]
 
@@ -83,15 +92,14 @@ class Watched:
 class Watcher:
     """Reads how far a run is, again and again, and only the results that are new. Writes nothing.
 
-    Raises `RequestError` where there is neither a run folder nor a place for one.
+    Raises `RequestError` where there is neither a run folder nor, with `wait`, a place where a run can make one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wait: bool = False) -> None:
         self._folder = folder
-        if not folder.exists() and not folder.absolute().parent.is_dir():
-            rule, remedy = "must be a run folder, or where a run will make one", "Give the folder that --out names"
-            raise RequestError(str(folder), rule, remedy=remedy)
-        check_folder(folder)
+        begun = folder.is_dir() and any(folder.iterdir())
+        if other_contents(folder) or not (begun or (wait and folder.absolute().parent.is_dir())):
+            raise no_run(folder)
         self._manifest: dict[str, Any] = {}
         self._images = self._total = self._position = self._lines = self._findings = 0
         self._regions: dict[str, int] = {}  # → findings
@@ -125,14 +133,16 @@ class Watcher:
             if now.state in {"ended", "stopped"}:
                 return now
             if now.state not in {shown, "annotating"}:
-                on_event(Message(f"{_WORDS[now.state][0].upper()}{_WORDS[now.state][1:]}"))
+                words = _WORDS[now.state] if self._folder.exists() else f"waiting for a run to make {self._folder}"
+                on_event(Message(f"{words[0].upper()}{words[1:]}"))
             shown = now.state
             time.sleep(every)
 
     def _read(self, on_entry: Callable[[Entry], None]) -> Watched:
         results = self._folder / RESULTS
         if not results.exists():
-            check_folder(self._folder)
+            if other_contents(self._folder):
+                raise no_run(self._folder)
             return Watched(self._folder, "planning")
         with as_store_errors(self._folder):
             file = open_regular(results)

@@ -9,7 +9,6 @@ UIDs are in the files only, never in their names, which therefore cannot lead ou
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 from ..caches import cache_folder
 from ..errors import ReadError, RequestError
 from ..files import parse_json, read_file, write_atomic
+from ..locks import lock
 from ..servers import Address
 from .address import UID, WebInput
 from .options import WebOptions
@@ -74,7 +74,7 @@ class StudyCache:
         folder = self.folder / _name(server.url, study)
         _make_private(folder)
         with (folder / ".lock").open("ab") as file:
-            _lock(file)
+            lock(file, wait=True)
             yield
 
     @contextmanager
@@ -145,14 +145,3 @@ def _make_private(folder: Path) -> None:
         rule = "must be a folder of your own that nobody else can read, since studies are kept there"
         value = f"mode {found.st_mode & 0o777:o}"
         raise RequestError(f"the folder {folder}", rule, value=value, remedy=f"chmod 700 it, or n{_REMEDY[1:]}")
-
-
-def _lock(file: BinaryIO) -> None:
-    """Wait until no other process holds the file; it is let go when the file is closed."""
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            return

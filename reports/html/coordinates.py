@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from ...readers import geodesy
 from ...readers.geometry import Placement, Points, crs_name
-from ...readers.orientation import UPRIGHT, Orientation
+from ...readers.orientation import Orientation
 from ..overview.scale_bar import format_length, north
-from ..writer import ImageRecord, Overview
+from ..writer import ImageRecord
 
 _NODES: Final = (9, 17, 33, 65)  # of a grid along each axis
 _FINE: Final = 0.01  # pixels
@@ -99,11 +99,10 @@ def _regular(count: int, size: tuple[int, int]) -> Points:
 
 
 def placing(
-    image: ImageRecord, overview: Overview | None, shown: tuple[int, int]
+    image: ImageRecord, turned: Orientation, shown: tuple[int, int]
 ) -> tuple[dict[str, object], dict[str, Grid]]:
-    """How a picture of `shown` (width, height) px lies, for the page's viewer: values, and arrays by name."""
+    """How a picture of `shown` (width, height) px, `turned` from the image's, lies: values, and arrays by name."""
     info = image.info
-    turned = UPRIGHT if overview is None else overview.orientation
     grid = DirectionGrid.of(info.placement, info.size) if info.kind == "map" else None
     vectors = geodesy.tangents(info.placement, _regular(_SCALES, info.size))
     header: dict[str, object] = {

@@ -46,6 +46,11 @@ Lengths = npt.NDArray[np.int64]
 
 def data_block(header: Mapping[str, object], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     """A header and arrays as the text of a data block."""
+    return base64.b64encode(zlib.compress(packed(header, arrays), _LEVEL)).decode()
+
+
+def packed(header: Mapping[str, object], arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """A header and arrays as the bytes of a data block, as a server sends them."""
     stated, parts, at = list[tuple[str, str, int]](), list[bytes](), 0
     for name, values in arrays.items():
         kind = values.dtype.str[1:]
@@ -56,7 +61,7 @@ def data_block(header: Mapping[str, object], arrays: Mapping[str, npt.NDArray[An
     text = json.dumps({**header, "arrays": stated}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     start = text.encode("utf-8", "replace")
     head = [len(start).to_bytes(4, "little"), start, bytes(-(4 + len(start)) % 8)]
-    return base64.b64encode(zlib.compress(b"".join([*head, *parts]), _LEVEL)).decode()
+    return b"".join([*head, *parts])
 
 
 def block_contents(page: bytes) -> Iterator[bytes]:
@@ -129,7 +134,10 @@ def encode_outlines(geometries: Shapes, coarseness: float) -> tuple[Bytes, Lengt
 
 def take_outlines(encoded: Bytes, lengths: Lengths, rows: npt.NDArray[np.intp]) -> Bytes:
     """The bytes of some outlines, in the given order."""
-    starts = (np.cumsum(lengths) - lengths)[rows]
-    chosen = lengths[rows]
-    ends = np.cumsum(chosen)
-    return encoded[np.repeat(starts - ends + chosen, chosen) + np.arange(int(ends[-1]) if len(ends) else 0)]
+    return take_pieces(encoded, (np.cumsum(lengths) - lengths)[rows], lengths[rows])
+
+
+def take_pieces(stored: Bytes, starts: Lengths, lengths: Lengths) -> Bytes:
+    """Pieces of an array, one after the other."""
+    ends = np.cumsum(lengths)
+    return stored[np.repeat(starts - ends + lengths, lengths) + np.arange(int(ends[-1]) if len(ends) else 0)]

@@ -4,13 +4,14 @@ Memory is flat: of more findings than there is room for, those that cannot be am
 First are those with the highest score, of equal ones or without scores the largest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ...readers.geometry import Box
 from ..columns import findings_columns
 from ..csv_safety import clean_text
 from ..measures import FindingsBatch
@@ -19,6 +20,7 @@ from ..table import Column
 from ..writer import ImageRecord, Record
 from .embedding import Bytes, Lengths, data_block, encode_outlines, take_outlines
 from .page import shorten
+from .thumbnails import MOST_PARTS, Worded
 
 _HEADINGS: Final = {
     "score": "score",
@@ -103,6 +105,8 @@ class ListedFindings:
     """Level-0 pixels per pixel of the picture on the page."""
     count: int = 0
     """How many findings the image has."""
+    worded: list[Worded] = field(default_factory=list[Worded])
+    """The parts of the image that the first findings with words lie in, once `block` was called."""
     _shown: list[Column[FindingsBatch]] = field(default_factory=list[Column[FindingsBatch]])
     _parts: list[_Kept] = field(default_factory=list[_Kept])
     _held: int = 0
@@ -111,7 +115,7 @@ class ListedFindings:
     def add(self, batch: FindingsBatch) -> None:
         """Add the next findings of the image."""
         if not self._parts:
-            self._shown = _columns(self.record, batch)
+            self._shown = shown_columns(self.record, batch)
         self.count += len(batch)
         if not (len(batch) and self.room.findings):
             return
@@ -172,11 +176,9 @@ class ListedFindings:
             return data_block({**header, "labels": [], "columns": [], "count": self.count, "listed": 0}, {})
         kept = self._parts[0]
         labels, code = np.unique(kept.label.astype(str), return_inverse=True)
-        place = {label: at for at, label in enumerate(dict.fromkeys([*self.record.labels, *labels.tolist()]))}
-        order = sorted(range(len(labels)), key=lambda at: place[str(labels[at])])
-        back = np.empty(len(order), np.uint32)
-        back[order] = np.arange(len(order))
-        named = [str(labels[at]) for at in order]
+        named = label_order(self.record, map(str, labels.tolist()))
+        code_of = {label: at for at, label in enumerate(named)}
+        back = np.array([code_of[str(label)] for label in labels.tolist()], np.uint32)
         arrays: dict[str, Values] = {
             "number": kept.number.astype(np.uint32),
             "label": back[code],
@@ -187,32 +189,24 @@ class ListedFindings:
             "anchors": kept.anchors.ravel(),
             "outlines": kept.outlines,
         }
+        self.worded = _worded(kept)
         columns: list[dict[str, object]] = []
         for one in self._shown:
             self._encode(one, kept.columns[one.name], columns, arrays)
-        shown = [{"label": shorten(clean_text(label), 500), "colour": palette[label]} for label in named]
-        stated = {"labels": shown, "columns": columns, "count": self.count, "listed": len(kept.number)}
+        stated = {"labels": shown_labels(named, palette), "columns": columns}
+        stated |= {"count": self.count, "listed": len(kept.number)}
         return data_block({**header, **stated}, arrays)
 
     def _encode(
         self, one: Column[FindingsBatch], values: Values, columns: list[dict[str, object]], arrays: dict[str, Values]
     ) -> None:
         """Add a column's heading and values, unless it is empty."""
-        _, _, own = one.name.partition(".")
-        name = f"column{len(columns)}"
-        unit = {"world_unit": ""}.get(one.unit, one.unit)
-        head: dict[str, object] = {
-            "name": one.name,
-            "heading": _HEADINGS.get(one.name) or shorten(own, 80),
-            "unit": unit,
-        }
-        if one.dtype in {"float64", "int64", "Int64"}:
-            numbers = np.array([np.nan if value is None else value for value in values.tolist()], np.float64)
+        name, head = f"column{len(columns)}", column_head(one)
+        if head["type"] == "number":
+            numbers, decimals = as_numbers(values), cast("int | None", head["decimals"])
             known = np.isfinite(numbers)
             if not known.any():
                 return
-            decimals = 0 if one.dtype != "float64" else one.decimals if isinstance(one.decimals, int) else None
-            head |= {"type": "number", "decimals": decimals}
             scaled = numbers * 10.0 ** (decimals or 0)
             if decimals is not None and np.abs(scaled[known]).max() < 2**31 - 1:
                 arrays[name] = np.where(known, np.rint(scaled), _NOT_KNOWN).astype(np.int32)
@@ -227,12 +221,21 @@ class ListedFindings:
             characters = min(_LONGEST_TEXT, max(_SHORTEST_TEXT, self.room.text_characters // len(unique)))
             shown = [shorten(text, characters, "findings.csv") for text in unique]
             self._characters += sum(map(len, shown))
-            head |= {"type": "text", "texts": shown}
+            head["texts"] = shown
             arrays[name] = np.array([unique[text] for text in texts], np.uint32)
         columns.append(head)
 
 
-def _columns(record: Record, batch: FindingsBatch) -> list[Column[FindingsBatch]]:
+def _worded(kept: _Kept) -> list[Worded]:
+    """The parts of an image that the first `MOST_PARTS` findings with words lie in."""
+    parts: dict[tuple[float, ...], list[int]] = {}
+    texts = kept.columns.get("text", np.empty(0, dtype=object))
+    for row in np.flatnonzero(texts.astype(bool))[:MOST_PARTS].tolist():
+        parts.setdefault((int(kept.plane[row]), *kept.bounds[row].tolist()), []).append(row)
+    return [Worded(int(plane), Box(*bounds), tuple(rows)) for (plane, *bounds), rows in parts.items()]
+
+
+def shown_columns(record: Record, batch: FindingsBatch) -> list[Column[FindingsBatch]]:
     """The columns of findings.csv that the page shows of an image, and the first of the model's own."""
     every = findings_columns(record, batch.image.findings())
     kinds = [one for one in every if batch.kind in one.kinds]
@@ -246,6 +249,38 @@ def _columns(record: Record, batch: FindingsBatch) -> list[Column[FindingsBatch]
     own = [one for one in kinds if one.name.startswith(("number.", "note."))]
     order = list(_HEADINGS)
     return [*score, *sorted(shown, key=lambda one: order.index(one.name)), *own[:_MOST_OWN]]
+
+
+def column_head(column: Column[FindingsBatch]) -> dict[str, object]:
+    """What the page states of a column: name, heading, unit, type ("number" or "text"), decimals (None: 5 digits)."""
+    _, _, own = column.name.partition(".")
+    unit = {"world_unit": ""}.get(column.unit, column.unit)
+    head: dict[str, object] = {
+        "name": column.name,
+        "heading": _HEADINGS.get(column.name) or shorten(own, 80),
+        "unit": unit,
+    }
+    if column.dtype not in {"float64", "int64", "Int64"}:
+        return {**head, "type": "text"}
+    decimals = 0 if column.dtype != "float64" else column.decimals if isinstance(column.decimals, int) else None
+    return {**head, "type": "number", "decimals": decimals}
+
+
+def as_numbers(values: Values) -> npt.NDArray[np.float64]:
+    """The values of a column of numbers; NaN where one is not known."""
+    return np.array([np.nan if value is None else value for value in values.tolist()], np.float64)
+
+
+def shown_labels(labels: Sequence[str], palette: Palette) -> list[dict[str, str]]:
+    """What the page states of labels."""
+    return [{"label": shorten(clean_text(label), 500), "colour": palette[label]} for label in labels]
+
+
+def label_order(record: Record, labels: Iterable[str]) -> list[str]:
+    """Labels in the order of the page: those of the record, then others as they come."""
+    found = list(labels)
+    place = {label: at for at, label in enumerate(dict.fromkeys([*record.labels, *found]))}
+    return sorted(found, key=place.__getitem__)
 
 
 def _known(column: Column[FindingsBatch], batch: FindingsBatch) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..csv_safety import clean_text
 
@@ -37,7 +37,7 @@ class Head:
     """The version of limner."""
 
 
-def render_page(template: str, head: Head, **values: object) -> str:
+def render_page(template: str, head: Head, **values: Any) -> str:
     """The HTML of a page. `template` is a file of this folder, `values` what it uses besides `head`."""
     return "".join(page_parts(template, head, (), (), **values))
 
@@ -47,21 +47,26 @@ def page_parts(
     head: Head,
     styles: Sequence[str],
     scripts: Sequence[str],
-    **values: object,
+    *,
+    served: bool = False,
+    **values: Any,
 ) -> Iterator[str]:
     """As `render_page`, in parts, so that a large page is never whole in memory.
 
-    `styles` are files of this folder after `page.css`; `scripts` are those that the page, and nothing else, may run.
+    `styles` are files of this folder after `page.css`; `scripts` are those that the page, and nothing else, may run. A
+    page that is `served` may also ask its own server for data and pictures.
     """
     style, (*code,) = _read("page.css", *styles), map(_read, scripts)
     allowed = f"style-src {_digest(style)}; img-src data:"
+    if served:
+        allowed += " 'self'; connect-src 'self'"
     if code:
         allowed += f"; script-src {' '.join(map(_digest, code))}"
     policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
     yield from (
         _environment()
         .get_template(template)
-        .generate(head=head, stylesheet=style, scripts=code, policy=policy, **values)
+        .generate(head=head, stylesheet=style, scripts=code, policy=policy, served=served, **values)
     )
 
 
@@ -70,6 +75,12 @@ def _read(*names: str) -> str:
     """Files of this folder, one after the other, without a script's link to its source map, which no page has."""
     texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in names]
     return "".join(text.partition("\n//# sourceMappingURL=")[0] for text in texts)
+
+
+def assets_digest() -> str:
+    """The sha256 of the files of this folder that pages are made of."""
+    paths = sorted(path for path in _FOLDER.glob("*") if path.suffix in {".css", ".html", ".js", ".py"})
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def _digest(text: str) -> str:

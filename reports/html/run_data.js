@@ -7,7 +7,11 @@ const limner = {};
 limner.readBlock = async (text) => {
   const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const buffer = await new Response(stream).arrayBuffer();
+  return limner.unpack(await new Response(stream).arrayBuffer());
+};
+
+/** The header and arrays of the bytes of a data block. */
+limner.unpack = (buffer) => {
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   const types = { Uint8Array, Int32Array, Uint32Array, Float32Array, Float64Array };
@@ -59,23 +63,22 @@ limner.readOutlines = (encoded, anchors, count) => {
   return { xy, rings: Uint32Array.from(rings), first };
 };
 
-/** The findings of an image: columns, outlines, and what is asked of them. */
-limner.Findings = class {
-  constructor({ header, arrays }) {
-    Object.assign(this, arrays);
-    this.count = header.listed;
-    this.total = header.count;
-    this.labels = header.labels;
-    this.columns = header.columns;
-    if (!this.count) {
-      for (const name of ["number", "label", "plane", "area", "score", "bounds"]) this[name] = [];
-      this.shapes = { xy: [], rings: [0], first: [0] };
-      this.bySize = [];
-      return;
-    }
-    this.shapes = limner.readOutlines(arrays.outlines, arrays.anchors, this.count);
-    const size = new Float32Array(this.count);
-    for (let i = 0; i < this.count; i++) {
+/**
+ * Findings as they are drawn, a place for each: its row (its place among all of the image), label, plane, whether it is
+ * filled, box, outline, whether it is visible, and the code of a reviewer's outcome. Those too small for an outline are
+ * dots: points and labels.
+ */
+limner.Layer = class {
+  constructor(count, arrays) {
+    const none = { area: [], bounds: [], dots: [], dot_label: [], label: [], number: [], plane: [] };
+    Object.assign(this, none, arrays);
+    this.count = count;
+    this.visible = new Uint8Array(count).fill(1);
+    this.outcome = arrays.outcome || new Uint8Array(count);
+    this.row = arrays.row || Uint32Array.from({ length: count }, (_, at) => at);
+    this.shapes = count ? limner.readOutlines(arrays.outlines, arrays.anchors, count) : { xy: [], rings: [0], first: [0] };
+    const size = new Float32Array(count);
+    for (let i = 0; i < count; i++) {
       const b = 4 * i;
       size[i] = (this.bounds[b + 2] - this.bounds[b]) * (this.bounds[b + 3] - this.bounds[b + 1]);
     }
@@ -83,38 +86,19 @@ limner.Findings = class {
     this.bySize = Uint32Array.from(size.keys()).sort((a, b) => size[b] - size[a] || a - b);
   }
 
-  /** A number or text of a column, as it is; null where it is not known. */
-  value(column, row) {
-    const value = this["column" + column][row];
-    const { type, decimals, texts } = this.columns[column];
-    if (type === "text") return texts[value] || null;
-    if (decimals === null) return Number.isFinite(value) ? value : null;
-    return value === -(2 ** 31) ? null : value / 10 ** decimals;
-  }
-
-  /** The text of a cell, "" where it is not known. */
-  text(column, row) {
-    const value = this.value(column, row);
-    if (value === null) return "";
-    const { type, decimals } = this.columns[column];
-    if (type === "text") return value;
-    if (decimals !== null) return limner.grouped(value.toFixed(decimals));
-    return limner.grouped(limner.plain(value, 5));
-  }
-
-  /** The model's words on a finding, "" where there are none. */
-  words(row) {
-    const column = this.columns.findIndex((one) => one.name === "text");
-    return column < 0 ? "" : this.text(column, row);
+  /** The place of a row; -1 where it is not drawn. */
+  find(row) {
+    this.places ||= new Map([...this.row].map((one, at) => [one, at]));
+    return this.places.get(row) ?? -1;
   }
 
   /** Whether a level-0 point lies inside a finding, by the even-odd rule. */
-  contains(row, x, y) {
-    const b = 4 * row;
+  contains(at, x, y) {
+    const b = 4 * at;
     if (x < this.bounds[b] || y < this.bounds[b + 1] || x > this.bounds[b + 2] || y > this.bounds[b + 3]) return false;
     const { xy, rings, first } = this.shapes;
     let inside = false;
-    for (let ring = first[row]; ring < first[row + 1]; ring++) {
+    for (let ring = first[at]; ring < first[at + 1]; ring++) {
       for (let i = rings[ring], j = rings[ring + 1] - 2; i < rings[ring + 1]; j = i, i += 2) {
         if (xy[i + 1] > y !== xy[j + 1] > y && x < ((xy[j] - xy[i]) * (y - xy[i + 1])) / (xy[j + 1] - xy[i + 1]) + xy[i]) {
           inside = !inside;
@@ -123,6 +107,13 @@ limner.Findings = class {
     }
     return inside;
   }
+};
+
+/** The text of a cell, "" where its value is not known. */
+limner.cellText = ({ type, decimals }, value) => {
+  if (value === null) return "";
+  if (type === "text") return value;
+  return limner.grouped(decimals === null ? limner.plain(value, 5) : value.toFixed(decimals));
 };
 
 /** A number with so many significant digits, without an exponent. */

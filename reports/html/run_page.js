@@ -1,7 +1,18 @@
 // What happens on the page of a run: images, layers, filters, tables and the model's words.
+//
+// `openSource` gives the source of a figure's findings and pictures: from the page itself (run_embedded.js), or from a
+// server (view_source.js). A source has labels, their counts, columns, count, note, query (hidden labels, scores, text,
+// order), and
+//   picture(at)          a source of tiles of OpenSeadragon for a slice by its place; null where there is none
+//   layer(view, row)     a promise of what is drawn in a view, with a row that must be; null where that is drawn already
+//   rows(start, count)   a promise of a part of the table by the query: total, and rows
+//   words(start, count)  the same, of findings with words of the model's
+//   step(row, by)        a promise of the finding `by` rows further, with its place in the table (-1: not in it); or null
+//   at(point, near)      a promise of the row at a point where none is drawn; -1 for none
+//   thumbnail(finding)   what shows its part of the image
 "use strict";
 
-limner.start = () => {
+limner.start = (openSource) => {
   const ROWS = 100;
   const CARDS = 12;
   const of = (id) => document.getElementById(id);
@@ -20,18 +31,51 @@ limner.start = () => {
     set(box, { x: 1, y: 1, width: 12, height: 12, rx: 2, fill: colour, stroke: "#000" });
     return svg;
   };
-  const state = { rows: [], order: { column: -1, down: false }, page: 0, cards: 0, wordRows: [] };
-  let found = null;
+  const state = { page: 0, cards: 0, total: 0, listed: [], asked: {} };
+  /** A function that tells whether no later one was asked for by this name: answers may come in another order. */
+  const ticket = (name) => {
+    const mine = (state.asked[name] = (state.asked[name] || 0) + 1);
+    return () => mine === state.asked[name];
+  };
+  let source = null;
   let place = null;
+
+  /** What other scripts know of the page, and may set: what is called when an image is opened, a finding chosen, … */
+  const page = {
+    state,
+    make,
+    onOpen: () => {},
+    onSelect: () => {},
+    onMarked: () => {},
+    marks: () => [],
+    select: (finding, how = { move: false }) => work(select(finding, how)),
+    step: (by) => step(by),
+    update: () => work(update()),
+    source: () => source,
+    place: () => place,
+    display: () => display(state.at),
+    selected: () => (viewer.selected ? viewer.selected.number : -1),
+    work: Promise.resolve(),
+  };
+  limner.page = page;
+  /** Note what goes on, so that others can wait for it. */
+  const work = (promise) => {
+    page.work = promise;
+    return promise;
+  };
 
   of("viewer").hidden = false; // OpenSeadragon needs the size of what it fills
   const viewer = new limner.Viewer(of("canvas"), {
-    choose: (row) => select(row, { move: false }),
-    hover: (row) => (of("canvas").title = row < 0 ? "" : `${found.number[row]}: ${found.labels[found.label[row]].label}`),
+    choose: (row, point, near) => choose(row, point, near),
+    hover: (row) => (of("canvas").title = row < 0 ? "" : viewer.nameOf(row)),
     step: (by) => step(by),
+    viewed: () => refresh(),
+    marked: (pen, to) => page.onMarked(pen, to),
     position: (text) => (of("position").textContent = text),
     scale: (metres) => scale(metres),
   });
+
+  page.viewer = viewer;
 
   // The scale bar: 1, 2 or 5 · 10ⁿ, at most 160 screen pixels.
   const scale = (metres) => {
@@ -46,20 +90,14 @@ limner.start = () => {
   };
 
   const figures = [...document.querySelectorAll("figure[data-image]")];
-  const sources = (figure) => {
-    const first = figure.querySelector("img");
-    return [first ? first.src : "", ...[...figure.querySelectorAll("script.slice")].map((one) => one.textContent)];
-  };
 
   const open = async (figure) => {
     for (const one of figures) one.toggleAttribute("aria-current", false);
     figure.setAttribute("aria-current", "true");
-    const [placed, data] = await Promise.all(
-      ["place", "found"].map((name) => limner.readBlock(figure.querySelector(`script.${name}`).textContent)),
-    );
-    place = new limner.Place(placed);
-    found = new limner.Findings(data);
-    state.pictures = sources(figure);
+    place = new limner.Place(await limner.readBlock(figure.querySelector("script.place").textContent));
+    source = await openSource(figure, place);
+    viewer.labels = source.labels;
+    viewer.layer = new limner.Layer(0, {});
     of("about-viewer").textContent = place.name;
     of("about-viewer").dir = "auto";
     of("accuracy").textContent = [
@@ -71,20 +109,17 @@ limner.start = () => {
     of("north").firstElementChild.setAttribute("transform", `rotate(${place.north || 0})`);
     slices();
     layers();
-    Object.assign(state, { order: { column: -1, down: false }, page: 0, cards: 0 });
+    Object.assign(state, { page: 0, cards: 0 });
     headings();
     of("search").value = "";
     of("score-from").value = 0;
     of("score-to").value = 1;
-    of("findings").hidden = !found.count;
-    of("findings-note").textContent =
-      found.total > found.count
-        ? `${limner.grouped(String(found.count))} of ${limner.grouped(String(found.total))} findings are in this page; all are in findings.csv.`
-        : "";
-    state.visible = new Uint8Array(found.count).fill(1);
+    of("findings").hidden = !source.count;
+    of("findings-note").textContent = source.note;
+    page.onOpen(figure);
     display(place.start);
-    filter();
     of("selected").replaceChildren();
+    await filter();
   };
 
   // Slices of a stack.
@@ -101,7 +136,7 @@ limner.start = () => {
     of("slice-after").disabled = at === place.planes.length - 1;
     const sides = place.sides[at] || ["", "", "", ""];
     ["left", "right", "top", "bottom"].forEach((side, i) => (of(`side-${side}`).textContent = sides[i]));
-    viewer.show(place, found, place.planes[at] - 1, state.pictures[at] || "", state.visible);
+    viewer.show(place, place.planes[at] - 1, source.picture(at));
   };
   of("slice").addEventListener("change", (event) => display(Number(event.target.value)));
   of("slice-before").addEventListener("click", () => display(state.at - 1));
@@ -109,39 +144,42 @@ limner.start = () => {
 
   // Layers and filters.
   const layers = () => {
-    const counts = new Uint32Array(found.labels.length);
-    for (const code of found.label) counts[code]++;
     of("layers").replaceChildren(
-      ...found.labels.map(({ label, colour }, code) => {
+      ...source.labels.map(({ label, colour }, code) => {
         const box = make("input", { type: "checkbox", checked: true, value: code });
-        const count = make("span", { className: "count", textContent: limner.grouped(String(counts[code])) });
+        const count = make("span", { className: "count", textContent: limner.grouped(String(source.counts[code])) });
         return make("li", {}, make("label", {}, box, swatch(colour), isolated(label || "(no label)"), count));
       }),
     );
   };
   const filter = () => {
-    const chosen = [...of("layers").querySelectorAll("input")].map((box) => box.checked);
-    const from = Number(of("score-from").value || 0);
-    const to = of("score-to").value === "" ? 1 : Number(of("score-to").value);
-    const text = of("search").value.trim().toLowerCase();
-    const hit = found.labels.map(({ label }) => !text || label.toLowerCase().includes(text));
-    const searched = found.columns.flatMap(({ type, texts }, column) =>
-      type === "text" ? [[column, texts.map((one) => one.toLowerCase().includes(text))]] : [],
-    );
-    const matches = (row) =>
-      hit[found.label[row]] ||
-      String(found.number[row]) === text ||
-      searched.some(([column, hits]) => hits[found["column" + column][row]]);
-    for (let row = 0; row < found.count; row++) {
-      const score = found.score[row];
-      const scored = score < 0 ? from <= 0 : score >= from - 1e-6 && score <= to + 1e-6;
-      state.visible[row] = chosen[found.label[row]] && scored && (!text || matches(row)) ? 1 : 0;
-    }
+    const boxes = [...of("layers").querySelectorAll("input")];
+    Object.assign(source.query, {
+      hidden: boxes.flatMap((box, code) => (box.checked ? [] : [code])),
+      from: Number(of("score-from").value || 0),
+      to: of("score-to").value === "" ? 1 : Number(of("score-to").value),
+      text: of("search").value.trim().toLowerCase(),
+    });
     state.page = state.cards = 0;
-    sort();
+    return update();
+  };
+  /** Show what the query leaves. */
+  const update = async () => {
+    const isLast = ticket("update");
+    await Promise.all([table(), cards(), refresh(true)]);
+    if (!isLast()) return;
+    const [shown, all] = [state.total, source.count].map((value) => limner.grouped(String(value)));
+    of("shown").textContent = source.count ? `${shown} of ${all} findings shown` : "No findings";
+  };
+  /** Draw what is in view, if that is not drawn already. */
+  const refresh = async (changed = false) => {
+    const view = viewer.extent();
+    if (!view) return;
+    const from = source;
+    const layer = await from.layer({ ...view, plane: viewer.plane }, viewer.selected ? viewer.selected.row : -1, changed);
+    if (!layer || from !== source) return;
+    viewer.layer = layer;
     viewer.draw();
-    const [shown, all] = [state.rows.length, found.count].map((value) => limner.grouped(String(value)));
-    of("shown").textContent = found.count ? `${shown} of ${all} findings shown` : "No findings";
   };
   let typing = 0;
   of("filters").addEventListener("input", (event) => {
@@ -151,50 +189,24 @@ limner.start = () => {
       return;
     }
     clearTimeout(typing);
-    typing = setTimeout(filter, event.target.id === "search" ? 150 : 0);
+    typing = setTimeout(() => work(filter()), event.target.id === "search" ? 150 : 0);
   });
   of("filters").addEventListener("submit", (event) => event.preventDefault());
   for (const [id, checked] of [["labels-all", true], ["labels-none", false]]) {
     of(id).addEventListener("click", () => {
       for (const box of of("layers").querySelectorAll("input")) box.checked = checked;
-      filter();
+      work(filter());
     });
   }
 
   // The table.
-  const sort = () => {
-    const { column, down } = state.order;
-    const rows = [];
-    for (let row = 0; row < found.count; row++) if (state.visible[row]) rows.push(row);
-    if (column >= 0) {
-      const isText = found.columns[column].type === "text";
-      const values = rows.map((row) => (isText ? found.text(column, row) || null : found.value(column, row)));
-      const places = rows.map((_, at) => at);
-      const sign = down ? -1 : 1;
-      const compare = isText ? (a, b) => (a < b ? -1 : a > b ? 1 : 0) : (a, b) => a - b;
-      places.sort((a, b) => {
-        const [x, y] = [values[a], values[b]];
-        if (x === null || y === null) return (x === null) - (y === null) || a - b; // what is not known comes last
-        return sign * compare(x, y) || a - b;
-      });
-      state.rows = places.map((at) => rows[at]);
-    } else if (column === -2) {
-      const sign = state.order.down ? -1 : 1;
-      state.rows = rows.sort((a, b) => sign * (found.label[a] - found.label[b]) || a - b);
-    } else {
-      state.rows = down ? rows.reverse() : rows;
-    }
-    state.wordRows = state.rows.filter((row) => found.words(row));
-    table();
-    cards();
-  };
   const headings = () => {
     const heading = (text, column, className = "") => {
       const cell = make("th", { scope: "col", className }, make("button", { type: "button", textContent: text }));
       cell.dataset.column = column;
       return cell;
     };
-    const named = found.columns.map(({ heading: text, unit, type }, column) =>
+    const named = source.columns.map(({ heading: text, unit, type }, column) =>
       heading(unit ? `${text}, ${unit}` : text, column, type === "number" ? "number" : "words"),
     );
     of("rows").tHead.replaceChildren(make("tr", {}, heading("no.", -1, "number"), heading("label", -2), ...named));
@@ -203,44 +215,46 @@ limner.start = () => {
     const cell = event.target.closest("th");
     if (!cell) return;
     const column = Number(cell.dataset.column);
-    state.order = { column, down: state.order.column === column && !state.order.down };
+    Object.assign(source.query, { column, down: source.query.column === column && !source.query.down });
     state.page = state.cards = 0;
-    sort();
+    work(Promise.all([table(), cards()]));
   });
-  const table = () => {
-    const { column, down } = state.order;
+  const table = async () => {
+    const { column, down } = source.query;
     for (const cell of of("rows").tHead.rows[0].cells) {
       const sorted = Number(cell.dataset.column) === column;
       cell.setAttribute("aria-sort", sorted ? (down ? "descending" : "ascending") : "none");
     }
-    const last = Math.max(0, Math.ceil(state.rows.length / ROWS) - 1);
-    state.page = Math.min(Math.max(state.page, 0), last);
-    const shown = state.rows.slice(state.page * ROWS, (state.page + 1) * ROWS);
-    of("rows").tBodies[0].replaceChildren(
-      ...shown.map((row) => {
-        const { label, colour } = found.labels[found.label[row]];
-        const number = make("button", { type: "button", textContent: found.number[row] });
-        number.setAttribute("aria-label", `Show finding ${found.number[row]}`);
-        const cells = found.columns.map(({ type }, at) => {
-          if (type === "number") return make("td", { className: "number", textContent: found.text(at, row) });
-          return make("td", { className: "words" }, make("span", { className: "cell", dir: "auto", textContent: found.text(at, row) }));
-        });
-        const named = make("td", { className: "label" }, swatch(colour), " ", isolated(label || "(no label)"));
-        const line = make("tr", {}, make("th", { scope: "row", className: "number" }, number), named, ...cells);
-        line.dataset.row = row;
-        if (row === viewer.selected) line.setAttribute("aria-current", "true");
-        return line;
-      }),
-    );
-    const first = state.rows.length ? state.page * ROWS + 1 : 0;
-    const [a, b, c] = [first, first ? first + shown.length - 1 : 0, state.rows.length].map((value) => limner.grouped(String(value)));
+    const isLast = ticket("table");
+    const { total, rows } = await source.rows(state.page * ROWS, ROWS);
+    if (!isLast()) return;
+    const last = Math.max(0, Math.ceil(total / ROWS) - 1);
+    Object.assign(state, { total, listed: rows });
+    of("rows").tBodies[0].replaceChildren(...rows.map(line));
+    const first = total ? state.page * ROWS + 1 : 0;
+    const [a, b, c] = [first, first ? first + rows.length - 1 : 0, total].map((value) => limner.grouped(String(value)));
     of("page-text").textContent = `${a} to ${b} of ${c}`;
     for (const id of ["page-first", "page-before"]) of(id).disabled = state.page === 0;
     for (const id of ["page-last", "page-after"]) of(id).disabled = state.page === last;
   };
-  const turn = (page) => {
-    state.page = page;
-    table();
+  const line = (finding) => {
+    const { label, colour } = source.labels[finding.label];
+    const number = make("button", { type: "button", textContent: finding.number });
+    number.setAttribute("aria-label", `Show finding ${finding.number}`);
+    const cells = source.columns.map((column, at) => {
+      const textContent = limner.cellText(column, finding.cells[at]);
+      if (column.type === "number") return make("td", { className: "number", textContent });
+      return make("td", { className: "words" }, make("span", { className: "cell", dir: "auto", textContent }));
+    });
+    const named = make("td", { className: "label" }, swatch(colour), " ", isolated(label || "(no label)"), ...page.marks(finding));
+    const row = make("tr", {}, make("th", { scope: "row", className: "number" }, number), named, ...cells);
+    row.dataset.row = finding.row;
+    if (viewer.selected && finding.row === viewer.selected.row) row.setAttribute("aria-current", "true");
+    return row;
+  };
+  const turn = (at) => {
+    state.page = Math.min(Math.max(at, 0), Math.max(0, Math.ceil(state.total / ROWS) - 1));
+    return work(table());
   };
   of("page-first").addEventListener("click", () => turn(0));
   of("page-before").addEventListener("click", () => turn(state.page - 1));
@@ -250,7 +264,11 @@ limner.start = () => {
     const line = event.target.closest("tr");
     return line && line.dataset.row !== undefined ? Number(line.dataset.row) : -1;
   };
-  of("rows").tBodies[0].addEventListener("click", (event) => select(rowOf(event), { move: true }));
+  of("rows").tBodies[0].addEventListener("click", (event) => {
+    const row = rowOf(event);
+    const finding = state.listed.find((one) => one.row === row);
+    if (finding) work(select(finding, { move: true }));
+  });
   of("rows").tBodies[0].addEventListener("mouseover", (event) => {
     viewer.hovered = rowOf(event);
     viewer.mark();
@@ -261,78 +279,58 @@ limner.start = () => {
   });
 
   // The model's words, each with its part of the picture.
-  const cards = () => {
-    of("words").hidden = !state.wordRows.length;
-    const last = Math.max(0, Math.ceil(state.wordRows.length / CARDS) - 1);
-    state.cards = Math.min(Math.max(state.cards, 0), last);
-    const shown = state.wordRows.slice(state.cards * CARDS, (state.cards + 1) * CARDS);
-    of("cards").replaceChildren(...shown.map(card));
+  const cards = async () => {
+    const isLast = ticket("cards");
+    const { total, rows } = await source.words(state.cards * CARDS, CARDS);
+    if (!isLast()) return;
+    of("words").hidden = !total;
     const first = state.cards * CARDS;
-    of("words-text").textContent = `${first + 1} to ${first + shown.length} of ${limner.grouped(String(state.wordRows.length))}`;
+    of("cards").replaceChildren(...rows.map(card));
+    of("words-text").textContent = `${first + 1} to ${first + rows.length} of ${limner.grouped(String(total))}`;
     of("words-before").disabled = state.cards === 0;
-    of("words-after").disabled = state.cards === last;
+    of("words-after").disabled = first + CARDS >= total;
   };
-  const card = (row) => {
-    const { label, colour } = found.labels[found.label[row]];
-    const button = make("button", { type: "button", textContent: `Show ${found.number[row]}` });
-    const score = found.score[row] < 0 ? "" : ` ${found.score[row].toFixed(2)}`;
-    const said = make("p", { className: "said", dir: "auto", tabIndex: 0, textContent: found.words(row) });
+  const card = (finding) => {
+    const { label, colour } = source.labels[finding.label];
+    const words = finding.cells[source.columns.findIndex((one) => one.name === "text")];
+    const button = make("button", { type: "button", textContent: `Show ${finding.number}` });
+    const score = finding.score < 0 ? "" : ` ${finding.score.toFixed(2)}`;
+    const said = make("p", { className: "said", dir: "auto", tabIndex: 0, textContent: words });
     const text = make("div", {}, make("p", {}, button, " ", swatch(colour), " ", isolated(label || "(no label)"), score), said);
-    const item = make("li", {}, thumbnail(row), text);
-    item.dataset.row = row;
-    if (row === viewer.selected) item.setAttribute("aria-current", "true");
+    const item = make("li", {}, source.thumbnail(finding), text);
+    item.dataset.row = finding.row;
+    if (viewer.selected && finding.row === viewer.selected.row) item.setAttribute("aria-current", "true");
     button.addEventListener("click", () => {
-      select(row, { move: true });
+      work(select(finding, { move: true }));
       of("viewer").scrollIntoView({ block: "start" });
     });
     return item;
   };
-  const thumbnail = (row) => {
-    const source = state.pictures[place.planes.indexOf(found.plane[row] + 1)];
-    if (!source) return "";
-    const [x0, y0, x1, y1] = found.bounds.subarray(4 * row, 4 * row + 4);
-    const ends = [place.toPicture(x0, y0), place.toPicture(x1, y1)];
-    const [left, top] = [0, 1].map((axis) => Math.min(ends[0][axis], ends[1][axis]));
-    const [width, height] = [0, 1].map((axis) => Math.max(Math.abs(ends[1][axis] - ends[0][axis]), 1));
-    const zoom = Math.min(480 / width, 320 / height);
-    const canvas = make("canvas", { width: Math.ceil(width * zoom), height: Math.ceil(height * zoom) });
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `Part of the picture with finding ${found.number[row]}`);
-    const picture = new Image();
-    picture.addEventListener("load", () => {
-      const pen = canvas.getContext("2d");
-      pen.imageSmoothingEnabled = zoom < 1;
-      pen.drawImage(picture, left, top, width, height, 0, 0, canvas.width, canvas.height);
-    });
-    picture.src = source;
-    return canvas;
-  };
   of("words-before").addEventListener("click", () => {
     state.cards--;
-    cards();
+    work(cards());
   });
   of("words-after").addEventListener("click", () => {
     state.cards++;
-    cards();
+    work(cards());
   });
 
   // A finding and its row highlight each other.
-  const select = (row, { move }) => {
-    viewer.selected = row;
-    const at = state.rows.indexOf(row);
-    if (row >= 0) {
-      const slice = place.planes.indexOf(found.plane[row] + 1);
+  const select = async (finding, { move, place: at = null }) => {
+    viewer.selected = finding;
+    if (finding) {
+      const slice = place.planes.indexOf(finding.plane + 1);
       if (slice >= 0 && slice !== state.at) {
         display(slice);
-        viewer.selected = row;
-        if (move) viewer.osd.addOnceHandler("open", () => viewer.goTo(row));
+        viewer.selected = finding;
+        if (move) viewer.osd.addOnceHandler("open", () => viewer.goTo(finding));
       } else if (move && slice >= 0) {
-        viewer.goTo(row);
+        viewer.goTo(finding);
       }
-      if (at >= 0 && Math.floor(at / ROWS) !== state.page) turn(Math.floor(at / ROWS));
+      if (at !== null && at >= 0 && Math.floor(at / ROWS) !== state.page) await turn(Math.floor(at / ROWS));
     }
     for (const line of [...of("rows").tBodies[0].rows, ...of("cards").children]) {
-      if (Number(line.dataset.row) === row) line.setAttribute("aria-current", "true");
+      if (finding && Number(line.dataset.row) === finding.row) line.setAttribute("aria-current", "true");
       else line.removeAttribute("aria-current");
     }
     const line = of("rows").querySelector("tr[aria-current]");
@@ -340,29 +338,41 @@ limner.start = () => {
       const box = line.closest(".table");
       box.scrollTop = line.offsetTop - box.clientHeight / 2;
     }
-    details(row);
+    details(finding);
     viewer.mark();
+    if (finding && viewer.layer.find(finding.row) < 0) refresh(true);
   };
-  const details = (row) => {
-    if (row < 0) {
+  const choose = (row, point, near) => {
+    const chosen = async () => {
+      const hit = row < 0 ? await source.at(point, near, viewer.plane) : row;
+      const finding = hit < 0 ? null : await source.step(hit, 0);
+      await select(finding, { move: false, place: finding && finding.place });
+    };
+    return work(chosen());
+  };
+  const details = (finding) => {
+    page.onSelect(finding);
+    if (!finding) {
       of("selected").replaceChildren();
       return;
     }
-    const { label, colour } = found.labels[found.label[row]];
+    const { label, colour } = source.labels[finding.label];
     const list = make("dl");
-    found.columns.forEach(({ heading, unit }, column) => {
-      const text = found.text(column, row);
+    source.columns.forEach((column, at) => {
+      const text = limner.cellText(column, finding.cells[at]);
+      const { heading, unit } = column;
       if (text) list.append(make("dt", { textContent: unit ? `${heading}, ${unit}` : heading }), make("dd", { dir: "auto", textContent: text }));
     });
-    const hidden = place.planes.includes(found.plane[row] + 1) ? "" : "Its slice is not in this page.";
-    const title = make("p", {}, make("strong", { textContent: `Finding ${found.number[row]} ` }), swatch(colour), " ", isolated(label || "(no label)"));
+    const hidden = place.planes.includes(finding.plane + 1) ? "" : "Its slice is not in this page.";
+    const title = make("p", {}, make("strong", { textContent: `Finding ${finding.number} ` }), swatch(colour), " ", isolated(label || "(no label)"), ...page.marks(finding));
     of("selected").replaceChildren(title, list, ...(hidden ? [make("p", { textContent: hidden })] : []));
   };
   const step = (by) => {
-    if (!state.rows.length) return;
-    const at = state.rows.indexOf(viewer.selected);
-    const next = at < 0 ? (by > 0 ? 0 : state.rows.length - 1) : (at + by + state.rows.length) % state.rows.length;
-    select(state.rows[next], { move: true });
+    const stepped = async () => {
+      const finding = await source.step(viewer.selected ? viewer.selected.row : -1, by);
+      if (finding) await select(finding, { move: true, place: finding.place });
+    };
+    return work(stepped());
   };
   of("next").addEventListener("click", () => step(1));
   of("previous").addEventListener("click", () => step(-1));
@@ -406,22 +416,19 @@ limner.start = () => {
       shown.replaceWith(button);
       button.append(shown);
       button.addEventListener("click", async () => {
-        await open(figure);
+        await work(open(figure));
         of("viewer").scrollIntoView({ block: "start" });
       });
     }
     for (const link of document.querySelectorAll('a[href^="#image-"]')) {
       link.addEventListener("click", async (event) => {
         event.preventDefault();
-        await open(document.querySelector(link.getAttribute("href")));
+        await work(open(document.querySelector(link.getAttribute("href"))));
         of("viewer").scrollIntoView({ block: "start" });
       });
     }
   }
-  limner.page = { viewer, select, state, findings: () => found, place: () => place };
-  if (figures.length) return open(figures[0]);
+  if (figures.length) return work(open(figures[0]));
   of("viewer").hidden = true;
   return Promise.resolve();
 };
-
-limner.ready = limner.start();

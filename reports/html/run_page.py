@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -12,34 +12,37 @@ from pydantic import Field
 from ...readers.files import atomic_path
 from ...readers.image import ImageInfo
 from ...readers.options import Options
+from ...readers.orientation import UPRIGHT
 from ..measures import LabelTotals, remember_totals
-from ..overview.painting import SKIPPED, UNREADABLE, Canvas, draw_base, hatched, on_montage, unanalysed_masks
+from ..overview.painting import SKIPPED, UNREADABLE, Canvas, draw_base, hatched, plane_masks
 from ..palette import Palette
-from ..patient_geometry import edges
 from ..streams import Stream, write_stream
-from ..summary import ImageSummary
 from ..writer import ImageRecord, Overview, Record
-from .coordinates import placing
-from .embedding import data_block
-from .facts import STATUS, method_facts, model_name, warnings_of
-from .findings import holds_in_patient
 from .key_images import BY_EXTENT, BY_SCORE, FindingsIndex, choose_planes, fair_shares
-from .left_out import coverage_table, failure_table, file_table, slice_table
 from .listed import ListedFindings, Room
-from .page import Head, Pairs, page_parts
+from .page import page_parts
 from .pictures import PagePicture, embed
-from .run_tables import images_table, labels_table
+from .run_values import (
+    IDENTIFYING,
+    SCRIPTS,
+    STYLES,
+    Shown,
+    image_facts,
+    is_identifying,
+    place_block,
+    run_head,
+    run_values,
+)
+from .thumbnails import MOST_PARTS, Worded, coarse_parts, read_parts
 
 REPORT: Final = "report.html"
 
-_STYLES: Final = ("run.css",)
-_SCRIPTS: Final = ("vendor/openseadragon.min.js", "run_data.js", "run_viewer.js", "run_page.js")
+_SCRIPTS: Final = (*SCRIPTS, "run_embedded.js")
 _MEBIBYTE: Final = 1 << 20
 _OUTLINE_BYTES: Final = 32 * _MEBIBYTE  # of a page, before they are compressed to a half
 _TEXT_CHARACTERS: Final = 8_000_000  # of a page
 _LARGEST_PICTURE: Final = 3 * _MEBIBYTE // 2
 _LONGEST_SLICE: Final = 1024
-_IDENTIFYING: Final = "It is not shown: the file states that identifying text is burned into its pixels."
 _GONE: Final = "No picture: the image is gone, has changed since the run, or cannot be rendered."
 
 
@@ -56,6 +59,12 @@ class HtmlOptions(Options):
         ge=64,
         le=8192,
         description="Longest side of an image's picture; above 2048 images are read again.",
+    )
+    thumbnails: int = Field(
+        default=100,
+        ge=0,
+        le=MOST_PARTS,
+        description="Most parts with a model's words that are read from images whose picture is coarser.",
     )
     pictures_mib: int = Field(default=12, ge=1, le=200, description="Most MiB of all pictures together.")
 
@@ -116,27 +125,6 @@ class _PageImage:
         return 0 if self.index is None else max(1, len(set(self.index.columns[1].tolist())))
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """An image as the template takes it."""
-
-    number: int
-    name: str
-    about: str
-    facts: Pairs
-    note: str
-    picture: PagePicture | None
-    """The first."""
-    pictures: Sequence[PagePicture]
-    """The others, of a stack."""
-    hidden: str
-    """Why there is no picture."""
-    place: str
-    """A data block: where its pictures lie."""
-    findings: str
-    """A data block."""
-
-
 @dataclass(slots=True)
 class _RunPage:
     """A run, as it becomes a page."""
@@ -193,18 +181,7 @@ class _RunPage:
     def parts(self) -> Iterator[str]:
         """The page, piece by piece."""
         record = self.record
-        rows = [ImageSummary.of_areas(record, one.image, one.totals.areas(record, one.image)) for one in self.images]
-        status = record.status_of(record.images)
         count, listed = sum(one.listed.count for one in self.images), sum(one.listed.listed for one in self.images)
-        named = len(record.images)
-        facts = [
-            ("Images", f"{named:,}"),
-            ("Findings", f"{count:,}" if record.assessed else "not assessed"),
-            ("Model", model_name(record)),
-            ("Licence of the model", record.model.get("licence", "") if record.assessed else ""),
-            ("Regions that failed", f"{sum(len(one.failures) for one in record.images):,}"),
-            ("Files", f"{len(record.files):,}"),
-        ]
         shown = [one for one in self.images if one.shown]
         left_out: list[str] = []
         if count > listed:
@@ -212,34 +189,20 @@ class _RunPage:
                 f"This page holds {listed:,} of {count:,} findings: of each image those with the highest score, or the"
                 " largest where scores are equal or there are none. All are in findings.csv and the other reports."
             )
-        if named > len(shown):
-            left_out.append(f"The first {len(shown):,} of {named:,} images are shown; all are in the table.")
-        title = record.images[0].name or record.images[0].info.id if named == 1 else f"{named:,} images"
+        if len(record.images) > len(shown):
+            left_out.append(
+                f"The first {len(shown):,} of {len(record.images):,} images are shown; all are in the table."
+            )
+        totals = [(one.image, one.totals) for one in self.images]
         yield from page_parts(
             "run.html",
-            Head(title, record.use, record.version),
-            _STYLES,
+            run_head(record),
+            STYLES,
             _SCRIPTS,
-            status=status,
-            status_text=STATUS[status],
-            outcome=_outcome(rows, count) if record.assessed else "",
-            facts=[(name, value) for name, value in facts if value],
-            warnings=warnings_of(record.images),
+            live=False,
             left_out=left_out,
             images=self._shown(shown),
-            count=len(shown),
-            has_stacks=any(len(one.info.planes) > 1 for one in record.images),
-            kinds=sorted({one.info.kind for one in record.images}),
-            labels=labels_table(record, rows, self._palette),
-            table=images_table(record, rows, shown=len(shown)),
-            coverage=[
-                coverage_table(record, record.images, "image"),
-                slice_table(record.images),
-                failure_table(record.images),
-                file_table(record),
-            ],
-            method=method_facts(record),
-            assessed=record.assessed,
+            **run_values(record, totals, self._palette, shown=len(shown)),
         )
 
     def _shown(self, shown: Sequence[_PageImage]) -> Iterator[Shown]:
@@ -247,10 +210,12 @@ class _RunPage:
         slices = fair_shares([one.slice_count for one in shown], self.options.slices)
         pictures = sum(max(1, one) for one in slices)
         most = min(_LARGEST_PICTURE, self.options.pictures_mib * _MEBIBYTE // max(1, pictures))
-        for one, planes in zip(shown, slices, strict=True):
-            yield self._shown_image(one, max(1, planes), most)
+        coarse = [coarse_parts(one.listed.worded, one.listed.coarseness) for one in shown]
+        shares = fair_shares([len(parts) for parts in coarse], self.options.thumbnails)
+        for one, planes, parts, share in zip(shown, slices, coarse, shares, strict=True):
+            yield self._shown_image(one, max(1, planes), most, parts[:share])
 
-    def _shown_image(self, one: _PageImage, slices: int, most: int) -> Shown:
+    def _shown_image(self, one: _PageImage, slices: int, most: int, parts: Sequence[Worded]) -> Shown:
         image, info = one.image, one.image.info
         planes, note = [0], ""
         if one.index is not None:
@@ -268,7 +233,7 @@ class _RunPage:
                     [len(info.planes) // 2],
                     "The middle slice is shown, so that the stack can be recognised.",
                 )
-        identifying = dict(info.facts).get("burned_in_risk") == "yes"
+        identifying = is_identifying(info)
         overviews = [None] * len(planes) if identifying else list(self._overviews(image, planes))
         painted: list[PagePicture] = []
         for plane, overview in zip(planes, overviews, strict=True):
@@ -278,35 +243,21 @@ class _RunPage:
                     embed(_paint(image, overview, plane, self._longest(image)), f"{of}, without findings", most)
                 )
         size = (painted[0].width, painted[0].height) if painted else _blank(info)
-        place, arrays = placing(image, overviews[0], size)
-        if info.kind == "study" and not holds_in_patient(info):
-            arrays.pop("lengths", None)
-        sides = [edges(info, plane) for plane in planes] if info.kind == "study" else []
-        place |= {
-            "name": image.name or info.id,
-            "id": info.id,
-            "planes": [plane + 1 for plane in planes],
-            "plane_count": len(info.planes),
-            "sides": [None if side is None else [side.left, side.right, side.top, side.bottom] for side in sides],
-            "window": _window(image),
-            "start": self._start(one, planes),
-            "unscaled": "lengths" not in arrays,
-            "listed": one.listed.listed,
-            "count": one.listed.count,
-        }
-        hidden = "" if painted else _IDENTIFYING if identifying else _GONE
+        turned = UPRIGHT if overviews[0] is None else overviews[0].orientation
+        hidden = "" if painted else IDENTIFYING if identifying else _GONE
         number = f"{one.listed.count:,} {'finding' if one.listed.count == 1 else 'findings'}"
         return Shown(
             one.number,
             image.name or info.id,
             number if self.record.assessed else "not assessed",
-            self._image_facts(image),
+            image_facts(self.record, image),
             note,
             painted[0] if painted else None,
             painted[1:],
             hidden,
-            data_block(place, arrays),
+            place_block(image, planes, turned, size, self._start(one, planes)),
             one.block,
+            () if identifying else read_parts(image, parts),
         )
 
     def _start(self, one: _PageImage, planes: Sequence[int]) -> int:
@@ -329,31 +280,12 @@ class _RunPage:
         else:
             yield from image.slice_pictures(planes, longest)
 
-    def _image_facts(self, image: ImageRecord) -> Pairs:
-        """How an image was analysed."""
-        info = image.info
-        rows = [("Image", info.id), ("Size", "{:,} × {:,} px".format(*info.size)), ("Reader", info.reader)]
-        rows += [("Status", self.record.status_of([image]))]
-        rows += list(image.analysis.items()) if self.record.assessed else []
-        rows += [("Notes", " ".join(info.notes))] if info.notes else []
-        return rows
-
-
-def _window(image: ImageRecord) -> str:
-    """How the values of an image became black and white, in a sentence."""
-    if window := image.analysis.get("Window"):
-        return f"Window {window}."
-    stretch = image.analysis.get("Stretch", "")
-    return f"Black to white: {stretch}." if stretch else ""
-
 
 def _paint(image: ImageRecord, overview: Overview, plane: int, longest: int) -> Image.Image:
     """A plane without findings: a checkerboard on nodata, hatching where it was not analysed or cannot be read."""
     canvas = Canvas.of(image, overview, shortest=1, longest=longest)
     base = draw_base(overview, canvas)
-    here = replace(image, unanalysed=tuple(region for region in image.unanalysed if region.plane == plane))
-    single = replace(overview, montage=None)
-    skipped, unreadable = unanalysed_masks(on_montage(here, single, ()), base.size)
+    skipped, unreadable = plane_masks(image, plane, overview.orientation, base.size)
     return hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
 
 
@@ -361,18 +293,3 @@ def _blank(info: ImageInfo) -> tuple[int, int]:
     """The size of the plain canvas of an image without a picture."""
     factor = 1024 / max(info.size)
     return max(1, round(info.size[0] * factor)), max(1, round(info.size[1] * factor))
-
-
-def _outcome(rows: Sequence[ImageSummary], count: int) -> str:
-    """What was found, in a sentence."""
-    if not count:
-        return "No finding was made."
-    labels: dict[str, int] = {}
-    for row in rows:
-        for of in row.labels.values():
-            labels[of.label] = labels.get(of.label, 0) + of.findings
-    order = sorted((label for label in labels if labels[label]), key=lambda label: -labels[label])
-    named = ", ".join(f"{labels[label]:,} {label[:80] or '(no label)'}" for label in order[:6])
-    more = f" and {len(order) - 6} more labels" if len(order) > 6 else ""
-    where = f" in {len(rows):,} images" if len(rows) > 1 else ""
-    return f"{count:,} {'finding' if count == 1 else 'findings'}{where}: {named}{more}."

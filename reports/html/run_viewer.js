@@ -96,12 +96,20 @@ limner.Viewer = class {
   static SMALL = 3; // px: what is smaller on the screen is drawn as a dot
   static CLOSEST = 16; // screen pixels per pixel of the picture
   static NUMBERED = 40; // findings in view that get their number
+  static OUTCOMES = [
+    { dash: [], alpha: 1, fill: true }, // not reviewed
+    { dash: [], alpha: 1, fill: true }, // accepted
+    { dash: [3, 4], alpha: 0.6, fill: false }, // rejected
+    { dash: [8, 3], alpha: 1, fill: true }, // relabelled
+  ]; // how outlines are drawn, by the code of a reviewer's outcome
 
   constructor(element, handlers) {
     this.handlers = handlers;
     this.filled = true;
-    this.selected = -1;
-    this.hovered = -1;
+    this.layer = new limner.Layer(0, {});
+    this.labels = [];
+    this.selected = null; // a finding: its row, plane and bounds
+    this.hovered = -1; // a row
     this.osd = OpenSeadragon({
       element,
       showNavigationControl: false,
@@ -119,14 +127,14 @@ limner.Viewer = class {
     const { canvas } = this.osd;
     canvas.setAttribute("role", "application");
     canvas.setAttribute("aria-label", "Picture with findings. Arrows move, plus and minus zoom, n and p lead to findings.");
-    this.layer = canvas.appendChild(document.createElement("canvas"));
+    this.outlines = canvas.appendChild(document.createElement("canvas"));
     this.marks = canvas.appendChild(document.createElement("canvas"));
-    for (const one of [this.layer, this.marks]) one.className = "layer";
+    for (const one of [this.outlines, this.marks]) one.className = "layer";
     this.osd.addHandler("open", () => this.draw());
     this.osd.addHandler("update-viewport", () => this.moved());
     this.osd.addHandler("resize", () => this.draw());
     this.osd.addHandler("canvas-click", (event) => {
-      if (event.quick) this.handlers.choose(this.at(event.position));
+      if (event.quick) this.choose(event.position);
     });
     this.osd.addHandler("canvas-key", (event) => this.key(event));
     canvas.addEventListener("pointermove", (event) => this.hover(event));
@@ -138,12 +146,10 @@ limner.Viewer = class {
     });
   }
 
-  /** Show a plane of an image: `picture` is a data URI, or "" where there is none. */
-  show(place, findings, plane, picture, visible) {
-    Object.assign(this, { place, findings, plane, visible, selected: -1, hovered: -1 });
-    const [width, height] = place.picture;
-    const source = picture ? { type: "image", url: picture } : limner.emptySource(width, height);
-    this.osd.open(source);
+  /** Show a plane of an image: `picture` is a source of tiles of OpenSeadragon, or null where there is none. */
+  show(place, plane, picture) {
+    Object.assign(this, { place, plane, selected: null, hovered: -1, drawn: null });
+    this.osd.open(picture || limner.emptySource(...place.picture));
   }
 
   /** Screen pixels per picture pixel, and the screen position of the picture's corner. */
@@ -155,27 +161,54 @@ limner.Viewer = class {
     return { zoom: (far.x - corner.x) / this.place.picture[0], x: corner.x, y: corner.y };
   }
 
+  /** What of the image is on the screen: its box in level-0 pixels, and level-0 pixels per screen pixel; or null. */
+  extent() {
+    const view = this.view();
+    if (!view) return null;
+    const size = this.osd.viewport.getContainerSize();
+    const corners = [[0, 0], [size.x, 0], [0, size.y], [size.x, size.y]].map(([x, y]) => this.toLevel0({ x, y }));
+    const [xs, ys] = [0, 1].map((axis) => corners.map((corner) => corner[axis]));
+    const step = 1 / view.zoom / Math.sqrt(Math.abs(this.place.determinant));
+    return { box: [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)], step };
+  }
+
   toLevel0(point) {
     const { zoom, x, y } = this.view();
     return this.place.toLevel0((point.x - x) / zoom, (point.y - y) / zoom);
   }
 
-  /** The smallest visible finding at a screen point, with three pixels around it for small ones; -1 for none. */
+  /** Level-0 pixels of three screen pixels. */
+  near(view) {
+    return 3 / view.zoom / Math.sqrt(Math.abs(this.place.determinant));
+  }
+
+  /** The row of the smallest visible finding at a screen point, with three pixels around small ones; -1 for none. */
   at(point) {
     const view = this.view();
     if (!view) return -1;
     const [x, y] = this.toLevel0(point);
-    const near = 3 / view.zoom / Math.hypot(this.place.affine[0], this.place.affine[1]);
-    const { bounds, size, count, plane } = this.findings;
+    const near = this.near(view);
+    const { bounds, size, count, plane, visible, row } = this.layer;
     let best = -1;
     for (let i = 0; i < count; i++) {
       const b = 4 * i;
-      if (!this.visible[i] || plane[i] !== this.plane) continue;
+      if (!visible[i] || plane[i] !== this.plane) continue;
       if (x < bounds[b] - near || x > bounds[b + 2] + near || y < bounds[b + 1] - near || y > bounds[b + 3] + near) continue;
       const small = bounds[b + 2] - bounds[b] < 2 * near || bounds[b + 3] - bounds[b + 1] < 2 * near;
-      if ((best < 0 || size[i] <= size[best]) && (small || this.findings.contains(i, x, y))) best = i;
+      if ((best < 0 || size[i] <= size[best]) && (small || this.layer.contains(i, x, y))) best = i;
     }
-    return best;
+    return best < 0 ? -1 : row[best];
+  }
+
+  /** Number and label of a row that is drawn. */
+  nameOf(row) {
+    const at = this.layer.find(row);
+    return at < 0 ? "" : `${this.layer.number[at]}: ${this.labels[this.layer.label[at]].label}`;
+  }
+
+  choose(point) {
+    const view = this.view();
+    if (view) this.handlers.choose(this.at(point), this.toLevel0(point), this.near(view));
   }
 
   hover(event) {
@@ -195,7 +228,7 @@ limner.Viewer = class {
     const { key } = event.originalEvent;
     if (["r", "R", "f", "F"].includes(key)) event.preventDefaultAction = true;
     if (key === "n" || key === "p") this.handlers.step(key === "n" ? 1 : -1);
-    if (key === "Enter") this.handlers.choose(this.at(this.osd.viewport.getContainerSize().divide(2)));
+    if (key === "Enter") this.choose(this.osd.viewport.getContainerSize().divide(2));
   }
 
   /** Tell where the pointer is, or the middle of the view. */
@@ -214,7 +247,7 @@ limner.Viewer = class {
 
   moved() {
     const view = this.view();
-    if (!view || !this.findings) return;
+    if (!view) return;
     const same = this.drawn && ["zoom", "x", "y"].every((name) => Math.abs(view[name] - this.drawn[name]) < 1e-6);
     if (same) return;
     if (!(this.cost > limner.Viewer.FAST) || !this.drawn) {
@@ -223,7 +256,7 @@ limner.Viewer = class {
     }
     const factor = view.zoom / this.drawn.zoom;
     const [left, top] = [view.x - factor * this.drawn.x, view.y - factor * this.drawn.y];
-    this.layer.style.transform = `translate(${left}px, ${top}px) scale(${factor})`;
+    this.outlines.style.transform = `translate(${left}px, ${top}px) scale(${factor})`;
     this.mark();
     this.report();
     clearTimeout(this.later);
@@ -252,7 +285,7 @@ limner.Viewer = class {
   }
 
   trace(pen, row, { a, b, c, d, e, f }) {
-    const { xy, rings, first } = this.findings.shapes;
+    const { xy, rings, first } = this.layer.shapes;
     for (let ring = first[row]; ring < first[row + 1]; ring++) {
       const end = rings[ring + 1];
       for (let i = rings[ring]; i < end; i += 2) {
@@ -265,9 +298,8 @@ limner.Viewer = class {
     }
   }
 
-  /** The box of a finding on the screen: x0, y0, x1, y1. */
-  box(row, { a, b, c, d, e, f }) {
-    const [x0, y0, x1, y1] = this.findings.bounds.subarray(4 * row, 4 * row + 4);
+  /** A box in level-0 pixels on the screen: x0, y0, x1, y1. */
+  box([x0, y0, x1, y1], { a, b, c, d, e, f }) {
     const [u0, v0] = [a * x0 + b * y0 + c, d * x0 + e * y0 + f];
     const [u1, v1] = [a * x1 + b * y1 + c, d * x1 + e * y1 + f];
     return [Math.min(u0, u1), Math.min(v0, v1), Math.max(u0, u1), Math.max(v0, v1)];
@@ -275,29 +307,34 @@ limner.Viewer = class {
 
   draw() {
     const view = this.view();
-    if (!view || !this.findings) return;
+    if (!view) return;
     const started = performance.now();
-    const { pen, width, height } = this.cleared(this.layer);
+    const { pen, width, height } = this.cleared(this.outlines);
     const to = this.projection(view);
-    const { bounds, label, labels, plane, area, bySize } = this.findings;
+    const { bounds, label, plane, area, bySize, visible, outcome } = this.layer;
+    const { labels } = this;
     const dots = labels.map(() => []);
     const named = [];
     const [across, down] = [Math.abs(to.a) + Math.abs(to.d), Math.abs(to.b) + Math.abs(to.e)];
-    let [current, isArea, open, inView] = [-1, 0, 0, 0];
+    let [current, isArea, decided, open, inView] = [-1, 0, 0, 0, 0];
     const flush = () => {
       if (!open) return;
-      if (this.filled && isArea) {
+      const { dash, alpha, fill } = limner.Viewer.OUTCOMES[decided];
+      pen.setLineDash(dash);
+      if (this.filled && isArea && fill) {
         pen.globalAlpha = 0.3;
         pen.fill("evenodd");
       }
-      pen.globalAlpha = 1;
+      pen.globalAlpha = alpha;
       pen.stroke();
+      pen.globalAlpha = 1;
+      pen.setLineDash([]);
       open = 0;
     };
     pen.lineWidth = 1.6;
     pen.lineJoin = "round";
     for (const i of bySize) {
-      if (!this.visible[i] || plane[i] !== this.plane) continue;
+      if (!visible[i] || plane[i] !== this.plane) continue;
       const q = 4 * i;
       const x0 = to.a * bounds[q] + to.b * bounds[q + 1] + to.c;
       const y0 = to.d * bounds[q] + to.e * bounds[q + 1] + to.f;
@@ -310,10 +347,11 @@ limner.Viewer = class {
         continue;
       }
       if (named.length <= limner.Viewer.NUMBERED) named.push(i);
-      if (label[i] !== current || open >= 200 || area[i] !== isArea || (this.filled && isArea)) {
+      if (label[i] !== current || open >= 200 || area[i] !== isArea || outcome[i] !== decided || (this.filled && isArea)) {
         flush();
         current = label[i];
         isArea = area[i];
+        decided = outcome[i];
         pen.strokeStyle = pen.fillStyle = labels[current].colour;
         pen.beginPath();
       }
@@ -321,21 +359,26 @@ limner.Viewer = class {
       open++;
     }
     flush();
+    for (let i = 0; i < this.layer.dot_label.length; i++) {
+      const [x, y] = [this.layer.dots[2 * i], this.layer.dots[2 * i + 1]];
+      dots[this.layer.dot_label[i]].push(to.a * x + to.b * y + to.c, to.d * x + to.e * y + to.f);
+    }
     dots.forEach((points, code) => {
       pen.fillStyle = labels[code].colour;
       for (let i = 0; i < points.length; i += 2) pen.fillRect(points[i] - 1, points[i + 1] - 1, 2, 2);
     });
     if (inView <= limner.Viewer.NUMBERED) this.numbers(pen, named, to, width);
-    this.inView = inView;
+    this.inView = this.layer.inView ?? inView;
     this.drawn = view;
     this.cost = performance.now() - started;
     this.mark();
     this.report();
+    this.handlers.viewed();
   }
 
   /** Where the number of a finding stands: above the highest of its vertices that is in view. */
   top(row, { a, b, c, d, e, f }, width) {
-    const { xy, rings, first } = this.findings.shapes;
+    const { xy, rings, first } = this.layer.shapes;
     let [left, top] = [0, Infinity];
     for (let i = rings[first[row]]; i < rings[first[row + 1]]; i += 2) {
       const x = a * xy[i] + b * xy[i + 1] + c;
@@ -349,9 +392,9 @@ limner.Viewer = class {
   /** The view as one canvas with its scale bar, for paper, whose width may differ from the screen's. */
   printed(bar) {
     const canvas = document.createElement("canvas");
-    Object.assign(canvas, { width: this.layer.width, height: this.layer.height, className: "printed" });
+    Object.assign(canvas, { width: this.outlines.width, height: this.outlines.height, className: "printed" });
     const pen = canvas.getContext("2d");
-    for (const one of [this.osd.drawer.canvas, this.layer, this.marks]) pen.drawImage(one, 0, 0, canvas.width, canvas.height);
+    for (const one of [this.osd.drawer.canvas, this.outlines, this.marks]) pen.drawImage(one, 0, 0, canvas.width, canvas.height);
     if (!bar) return canvas;
     const ratio = window.devicePixelRatio || 1;
     pen.scale(ratio, ratio);
@@ -375,36 +418,40 @@ limner.Viewer = class {
       pen.strokeStyle = "#000";
       pen.fillStyle = "#fff";
       if (y === Infinity) continue;
-      pen.strokeText(this.findings.number[i], x, y);
-      pen.fillText(this.findings.number[i], x, y);
+      pen.strokeText(this.layer.number[i], x, y);
+      pen.fillText(this.layer.number[i], x, y);
     }
   }
 
   /** Draw what is selected, and what the pointer is over. */
   mark() {
     const view = this.view();
-    if (!view || !this.findings) return;
+    if (!view) return;
     const { pen } = this.cleared(this.marks);
     const to = this.projection(view);
-    for (const [row, thick] of [[this.hovered, 2], [this.selected, 3]]) {
-      if (row < 0 || this.findings.plane[row] !== this.plane) continue;
-      const [x0, y0, x1, y1] = this.box(row, to);
+    const one = this.selected;
+    for (const [row, thick, known] of [[this.hovered, 2, null], [one ? one.row : -1, 3, one]]) {
+      const at = row < 0 ? -1 : this.layer.find(row);
+      const drawn = at >= 0 && this.layer.plane[at] === this.plane;
+      if (!drawn && !(known && known.plane === this.plane)) continue;
+      const [x0, y0, x1, y1] = this.box(known ? known.bounds : this.layer.bounds.subarray(4 * at, 4 * at + 4), to);
       pen.beginPath();
-      this.trace(pen, row, to);
+      if (drawn) this.trace(pen, at, to);
       if (Math.max(x1 - x0, y1 - y0) < 24) pen.ellipse((x0 + x1) / 2, (y0 + y1) / 2, 16, 16, 0, 0, 7);
-      for (const [width, colour] of [[thick + 4, "#000"], [thick + 2, "#fff"], [thick - 1, this.findings.labels[this.findings.label[row]].colour]]) {
+      const { colour } = this.labels[known ? known.label : this.layer.label[at]] || { colour: "#fff" };
+      for (const [width, shade] of [[thick + 4, "#000"], [thick + 2, "#fff"], [thick - 1, colour]]) {
         pen.lineWidth = width;
-        pen.strokeStyle = colour;
+        pen.strokeStyle = shade;
         pen.stroke();
       }
     }
+    this.handlers.marked(pen, to);
   }
 
   /** Bring a finding into the middle, with room around it. */
-  goTo(row) {
+  goTo({ bounds: [x0, y0, x1, y1] }) {
     const item = this.osd.world.getItemAt(0);
     if (!item) return;
-    const [x0, y0, x1, y1] = this.findings.bounds.subarray(4 * row, 4 * row + 4);
     const corners = [this.place.toPicture(x0, y0), this.place.toPicture(x1, y1)];
     const [left, top] = [0, 1].map((axis) => Math.min(corners[0][axis], corners[1][axis]));
     const [width, height] = [0, 1].map((axis) => Math.abs(corners[1][axis] - corners[0][axis]));

@@ -93,9 +93,14 @@ def join_images(images: Sequence[ImageRecord], name: str) -> Joined:
         _share_out(parts)
         analysed.update({at: part.analysed for at, part in zip(group, parts, strict=True)})
         outlines.update({at: part.own for at, part in zip(group, parts, strict=True)})
+        if len(groups) == 1:
+            inner = parts
+            break
         found = columnar(images[group[0]].findings()) if len(parts) == 1 else _joined(parts, frame)
         inner.append(_Part(found, None, shapely.union_all([part.own for part in parts])))
     first = images[groups[0][0]].info
+    if len(groups) == 1:
+        return _record(images, name, first, inner, outlines, analysed, groups)
     for group, part in zip(groups[1:], inner[1:], strict=True):
         part.mapping = pixel_mapping(images[group[0]].info, first)
         part.analysed = _map_one(part.mapping, part.analysed)

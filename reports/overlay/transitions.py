@@ -28,7 +28,7 @@ from ...readers.remap import PixelMapping, pixel_mapping, polygonal, snapped
 from ..measures import Numbers, Shapes, areas_m2, batches
 from ..writer import ImageRecord, Record
 from .analysed import analysed_outlines
-from .pieces import Overlay
+from .pieces import Index, Overlay
 
 NONE: Final = "none"
 """The label of what was analysed and has none."""
@@ -83,6 +83,7 @@ class _Side:
             boxes.append(outer)
             kinds.update(batch.table.kind.tolist())
         self._boxes = np.concatenate(boxes)
+        self._row: tuple[tuple[float, float], Index] = (math.nan, math.nan), np.empty(0, dtype=np.intp)
         if wrong := sorted(kinds - {"area", "tile"}):
             value = f"findings of the kind {' and '.join(wrong)}"
             raise RequestError(image.info.id, _APART, value=value, remedy=_SEGMENT)
@@ -100,6 +101,12 @@ class _Side:
     def _mapped(self, shapes: Shapes) -> Shapes:
         return snapped(shapes) if self._mapping is None else self._mapping(shapes)
 
+    def _in_row(self, y0: float, y1: float) -> Index:
+        """The findings that may meet a row of blocks."""
+        if self._row[0] != (y0, y1):
+            self._row = (y0, y1), np.flatnonzero((self._boxes[:, 1] < y1) & (self._boxes[:, 3] > y0))
+        return self._row[1]
+
     def labels_in(self, block: Any) -> tuple[dict[str, Any], Any]:
         """Label → its outlines in a block, and those of what has none; and the outline of what was analysed."""
         _, _, parts = self._analysed.pieces(_array(block))
@@ -107,12 +114,16 @@ class _Side:
             return {}, shapely.Polygon()
         analysed = shapely.union_all(parts)
         x0, y0, x1, y1 = block.bounds
-        near = (self._boxes[:, 0] < x1) & (self._boxes[:, 2] > x0) & (self._boxes[:, 1] < y1) & (self._boxes[:, 3] > y0)
-        table = self._found.take(np.flatnonzero(near))
-        shapes = polygonal(shapely.intersection(self._mapped(table.geometries), block))
+        near = self._in_row(y0, y1)
+        boxes = self._boxes[near]
+        across = (boxes[:, 0] < x1) & (boxes[:, 2] > x0)
+        table, boxes = self._found.take(near[across]), boxes[across]
+        shapes = self._mapped(table.geometries)
+        reach = np.flatnonzero((boxes[:, :2] < (x0, y0)).any(axis=1) | (boxes[:, 2:] > (x1, y1)).any(axis=1))
+        shapes[reach] = polygonal(shapely.intersection(shapes[reach], block))
         found: dict[str, Any] = {}
         for label in sorted(set(table.label.tolist())):
-            every = shapely.union_all(shapes[table.label == label])
+            every = shapely.disjoint_subset_union_all(shapes[table.label == label])
             tiles = bool((table.kind[table.label == label] != "area").any())
             found[label] = polygonal(_array(shapely.intersection(every, analysed)))[0] if tiles else every
         every = shapely.union_all([*found.values()])
@@ -121,7 +132,8 @@ class _Side:
             value = f"more than {_OVERLAP:.1%} of the analysed area has several labels"
             raise RequestError(self._image.info.id, _APART, value=value, remedy=_SEGMENT)
         found = _apart(found, every)
-        found[NONE] = shapely.union_all([shapely.difference(analysed, every), found.get(NONE)])
+        nothing = shapely.difference(analysed, every)
+        found[NONE] = shapely.union(nothing, found[NONE]) if NONE in found else nothing
         return {label: shape for label, shape in found.items() if shape.area > _LEAST}, analysed
 
 
@@ -171,11 +183,14 @@ def _compare(
     """Add the transitions in a block, and return its changes; those that reach its border are `cut`."""
     (labels_a, both_a), (labels_b, both_b) = first, second
     pairs = [(a, b) for a in labels_a for b in labels_b]
-    pieces: list[Any] = [shapely.intersection(labels_a[a], labels_b[b]) for a, b in pairs]
+    pieces, owners = _common(labels_a, labels_b)
     pairs += [(a, NOT_ANALYSED) for a in labels_a] + [(NOT_ANALYSED, b) for b in labels_b]
-    pieces += [shapely.difference(shape, both_b) for shape in labels_a.values()]
-    pieces += [shapely.difference(shape, both_a) for shape in labels_b.values()]
-    parts, owner = shapely.get_parts(polygonal(np.array([*pieces, None], dtype=object)[:-1]), return_index=True)
+    alone = [_beside(shape, both_b) for shape in labels_a.values()]
+    alone += [_beside(shape, both_a) for shape in labels_b.values()]
+    pieces = np.concatenate([pieces, np.array([*alone, None], dtype=object)[:-1]])
+    owners = np.concatenate([owners, np.arange(len(pairs) - len(alone), len(pairs))])
+    parts, piece = shapely.get_parts(polygonal(pieces), return_index=True)
+    owner = owners[piece]
     pixels, m2 = shapely.area(parts), areas_m2(parts, image.info)
     sums = (np.bincount(owner, weights=values, minlength=len(pairs)).tolist() for values in (pixels, m2))
     for pair, area_px, area_m2 in zip(pairs, *sums, strict=True):
@@ -188,6 +203,26 @@ def _compare(
         for a, b in [pairs[owner[at]]]
         if a != b and NOT_ANALYSED not in {a, b}
     ]
+
+
+def _common(first: dict[str, Any], second: dict[str, Any]) -> tuple[Shapes, Index]:
+    """What the polygons of two runs have in common, and the pair of labels of each: label · labels of second + label.
+
+    The polygons of a label share no edge, and so neither do pieces of one pair.
+    """
+    (a, of_a), (b, of_b) = (
+        shapely.get_parts(np.array([*labels.values(), None], dtype=object)[:-1], return_index=True)
+        for labels in (first, second)
+    )
+    at, other = shapely.STRtree(b).query(a, predicate="intersects")
+    pieces = shapely.intersection(a[at], b[other])
+    solid = shapely.area(pieces) > 0
+    return pieces[solid], (of_a[at] * len(second) + of_b[other])[solid]
+
+
+def _beside(shape: Any, other: Any) -> Any:
+    """The part of an outline beside another."""
+    return shapely.Polygon() if shapely.covers(other, shape) else shapely.difference(shape, other)
 
 
 def _blocks(image: ImageRecord, *bounds: Numbers) -> Iterator[Any]:

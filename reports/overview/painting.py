@@ -129,14 +129,19 @@ def _moved(geometry: BaseGeometry, montage: Montage, plane: int) -> BaseGeometry
 
 def draw_base(overview: Overview | None, canvas: Canvas) -> Image.Image:
     """The picture without findings: a grey checkerboard on nodata, red hatching where it cannot be read."""
-    y, x = np.indices(canvas.size[::-1]) // 10
-    checkerboard = Image.fromarray(np.array(NODATA, dtype=np.uint8)[(x + y) % 2])
+    board = checkerboard(canvas.size)
     if overview is None:
-        return hatched(checkerboard, np.ones(canvas.size[::-1], dtype=np.bool_), UNREADABLE)
+        return hatched(board, np.ones(canvas.size[::-1], dtype=np.bool_), UNREADABLE)
     resampling = Image.Resampling.BOX if overview.pixels.shape[1] > canvas.size[0] else Image.Resampling.NEAREST
     picture = Image.fromarray(overview.pixels).resize(canvas.size, resampling)
-    picture.paste(checkerboard, mask=Image.fromarray(~_resized(overview.valid, canvas.size)))
+    picture.paste(board, mask=Image.fromarray(~_resized(overview.valid, canvas.size)))
     return hatched(picture, ~_resized(overview.readable, canvas.size), UNREADABLE)
+
+
+def checkerboard(size: tuple[int, int], start: tuple[int, int] = (0, 0)) -> Image.Image:
+    """What is shown on nodata, `size` (width, height) px of it from `start` (x, y) on."""
+    y, x = np.indices(size[::-1])
+    return Image.fromarray(np.array(NODATA, dtype=np.uint8)[((x + start[0]) // 10 + (y + start[1]) // 10) % 2])
 
 
 def draw_findings(
@@ -217,6 +222,12 @@ def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, M
     if image.masked is not None and image.mask_excludes:
         skipped |= _masked(image.masked(), size)
     return skipped & ~unreadable, unreadable
+
+
+def plane_masks(image: ImageRecord, plane: int, turned: Orientation, size: tuple[int, int]) -> tuple[Mask, Mask]:
+    """As `unanalysed_masks`, of one plane, `turned` as its picture is."""
+    here = replace(image, unanalysed=tuple(region for region in image.unanalysed if region.plane == plane))
+    return unanalysed_masks(here if turned == UPRIGHT else _turned(here, turned, ()), size)
 
 
 def _masked(regions: Iterable[tuple[Region, Mask]], size: tuple[int, int]) -> Mask:
@@ -349,14 +360,17 @@ def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def hatched(
-    picture: Image.Image, mask: Mask, colour: tuple[int, int, int], *, pitch: int = 12, width: int = 2
+    picture: Image.Image, mask: Mask, colour: tuple[int, int, int], *, pitch: int = 12, width: int = 2, start: int = 0
 ) -> Image.Image:
-    """`picture` with diagonal stripes (`width` px of every `pitch`) and a white veil where `mask` is true."""
+    """`picture` with diagonal stripes (`width` px of every `pitch`) and a white veil where `mask` is true.
+
+    `start` is x + y of the picture's corner in the larger one that it is a part of.
+    """
     result = picture.copy()
     if not mask.any():
         return result
     y, x = np.indices(mask.shape)
-    stripes = mask & ((x + y) % pitch < width)
+    stripes = mask & ((x + y + start) % pitch < width)
     result.paste((255, 255, 255), mask=Image.fromarray(np.where(mask, np.uint8(60), np.uint8(0))))
     result.paste(colour, mask=Image.fromarray(np.where(stripes, np.uint8(215), np.uint8(0))))
     return result

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_reports_are_written_again_with_the_same_bytes(tmp_path: Path, scene: Pa
     assert output.code == 0
     assert contents(out) == before
     assert len(output.out.splitlines()) == len(before)
+
+
+@pytest.mark.parametrize("stated", ["", "ACTIVE"])
+def test_threads_of_torch_sleep_while_they_wait(
+    tmp_path: Path, scene: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch, stated: str
+) -> None:
+    """OpenMP reads this when torch is loaded. What the user stated stays."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", stated)
+    if not stated:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert limner("run", scene, "--out", tmp_path / "out", "--model", "none").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == (stated or "PASSIVE")
 
 
 def test_one_report_can_be_requested(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:

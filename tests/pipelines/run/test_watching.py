@@ -24,10 +24,10 @@ from limner.pipelines.progress import (
     TerminalProgress,
     stopped_text,
 )
-from limner.pipelines.run.locks import lock_holder
 from limner.pipelines.run.run_folder import RESULTS, RunFolder, StoreError
 from limner.pipelines.run.watching import Watcher
 from limner.readers.errors import RequestError
+from limner.readers.locks import lock_holder
 
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
@@ -130,13 +130,12 @@ FAILING = "model_options.behaviour=memory"
 
 
 def test_what_is_no_run_is_refused_or_waited_for(tmp_path: Path, limner: Limner) -> None:
-    assert limner("watch", tmp_path / "a" / "b", "--once").code == 2
+    assert limner("watch", tmp_path / "a" / "b").code == 2
+    assert Watcher(tmp_path / "out", wait=True).read().state == "planning"
     (tmp_path / "letter.txt").write_text("Dear Sir")
-    assert limner("watch", tmp_path, "--once").code == 2
-    output = limner("watch", tmp_path / "out", "--once")
-    assert (output.code, "no region is begun" in output.out) == (0, True)
-    with pytest.raises(RequestError):
-        Watcher(tmp_path / "letter.txt")
+    for path in (tmp_path, tmp_path / "letter.txt"):
+        with pytest.raises(RequestError):
+            Watcher(path, wait=True)
 
 
 def test_a_damaged_result_is_told(words: list[object], tmp_path: Path, limner: Limner) -> None:

@@ -75,7 +75,7 @@ def test_a_finding_and_its_row_highlight_each_other(
     assert "Finding 3 land" in " ".join(page.tab.inner_text("#selected").split())
     page.tab.click("#rows tbody tr:nth-child(14) button")
     page.settled()
-    assert page.run("limner.page.findings().number[limner.page.viewer.selected]") == 14
+    assert page.run("limner.page.selected()") == 14
     middle = page.run("limner.page.viewer.toLevel0(limner.page.viewer.osd.viewport.getContainerSize().divide(2))")
     assert middle == pytest.approx([340, 80 + 41.5], abs=3), "the middle of the chosen finding"
     assert page.messages == []
@@ -156,14 +156,14 @@ def test_the_table_is_sorted_by_its_headings(
 def test_the_keyboard_reaches_findings(write: Make, open_page: Make, image: Make, record: Make, utm: Placement) -> None:
     page = open_page(write(record(image("a", utm, boxes(30)))))
     page.tab.focus("#canvas .openseadragon-canvas")
-    selected = "limner.page.findings().number[limner.page.viewer.selected]"
+    selected = "limner.page.selected()"
     for key, number in (("n", 1), ("n", 2), ("p", 1), ("p", 30)):
         page.tab.keyboard.press(key)
         assert page.run(selected) == number
     page.settled()
     page.tab.keyboard.press("n")
     page.settled()
-    page.run("limner.page.select(-1, { move: false })")
+    page.run("limner.page.select(null)")
     page.tab.keyboard.press("Enter")
     assert page.run(selected) == 1, "the finding in the middle"
     before = page.run("limner.page.viewer.view().zoom")

@@ -1,9 +1,10 @@
-"""The lock of a run folder: held on its file of results by the process that writes, and released when that ends."""
+"""Locks on files, between processes: each is released when its file is closed or its process ends."""
 
 import contextlib
 import errno
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -43,13 +44,13 @@ else:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def lock(file: BinaryIO) -> bool:
-    """Lock a file until it is closed, or the process dies; False where another process keeps it.
+def lock(file: BinaryIO, *, wait: bool = False) -> bool:
+    """Lock a file until it is closed, or the process dies; False where another process keeps it, unless to `wait`.
 
     True where the file system has no locks. Raises `OSError`.
     """
     try:
-        for _ in range(_TRIES - 1):
+        for _ in count() if wait else range(_TRIES - 1):
             if try_lock(file):
                 return True
             time.sleep(_PAUSE_S)

@@ -1,0 +1,18 @@
+// Starts the page that a server shows: run_page.js with the server's findings and pictures.
+"use strict";
+
+limner.ready = limner.start(async (figure, place) => {
+  const source = await limner.ServerSource.open(figure, place);
+  limner.say(source.about.status);
+  const choice = document.getElementById("window");
+  choice.replaceChildren(
+    ...(place.windows || []).map((name, at) => Object.assign(document.createElement("option"), { value: at, textContent: name })),
+  );
+  document.getElementById("windows").hidden = choice.options.length < 2;
+  return source;
+});
+
+document.getElementById("window").addEventListener("change", (event) => {
+  limner.page.source().window = Number(event.target.value);
+  limner.page.display();
+});
