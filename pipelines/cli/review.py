@@ -58,6 +58,8 @@ def merge_command(
         names = " and ".join(one.reviewers)
         agreed = f"they agree on {one.share:.1%}, Cohen's kappa {one.kappa:.2f}" if one.judged else "they share none"
         print_result(visible(f"{names}: {plural(one.judged, 'finding')} judged by both; {agreed}"))
+    for notice in joint.notices:
+        print_message(visible(notice))
     decided = sum(1 for one in joint.decisions.values() if one.outcome)
     print_message(f"{plural(decided, 'decision')}, {plural(len(joint.conflicts), 'conflict')}")
     for written in (path, conflicts):
@@ -94,6 +96,8 @@ def export_command(
     paths = export_review(record, joint, place, kinds, rejected=rejected)
     for path in paths:
         print_result(visible(str(path)))
+    for notice in joint.notices:
+        print_message(visible(notice))
     unresolved = len(joint.unresolved)
     if unresolved:
         print_message(f"{plural(unresolved, 'finding')} with conflicts: marked in the column review")

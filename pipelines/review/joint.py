@@ -76,6 +76,8 @@ class JointReview:
     """Of each two reviewers."""
     findings: Mapping[str, tuple[str, str]]
     """The model's label and the check of each finding of the run that an event names."""
+    notices: tuple[str, ...] = ()
+    """Sentences on the files that a reader must know."""
 
     @property
     def unresolved(self) -> Mapping[str, Conflict]:
@@ -129,7 +131,8 @@ def read_joint(paths: Sequence[Path], *, prefer: Sequence[str] = (), record: Rec
         if name not in events:
             remedy = f"{did_you_mean(name, events)}Reviewers: {', '.join(events)}"
             raise RequestError(f"--prefer {name}", "must name a reviewer", remedy=remedy)
-    return join(headers[0].run, events, chosen, files[0].path)
+    notices = tuple(file.notice for file in files if file.incomplete)
+    return replace(join(headers[0].run, events, chosen, files[0].path), notices=notices)
 
 
 def join(

@@ -20,8 +20,9 @@ from ...readers.image import ImageInfo
 from ...readers.mask_files import FoundMask
 from ...readers.plugins import require_extra
 from ...readers.regions import Region
-from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
+from ...readers.registry import limit_caches
 from ...readers.sandbox import release_sandbox
+from ...readers.scanned_files import COUNTED_ONCE, ScannedFile
 from ...reports.reference import ReferenceCsv, match_references
 from ..cli.terminal import plural
 from ..config import CLOUD_MODEL, Settings
@@ -214,6 +215,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     on_event(Message("Scanning the inputs"))
     check_options(settings)
     _limit_caches(settings)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait busily between two tiles
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
         _report_unmatched(settings, scanned, redactor, on_event)

@@ -59,6 +59,7 @@ def add_reviews(
         record = read_record(run)
         joint = read_joint(files, record=record)
         left_out["findings on which reviewers disagree"] += len(joint.unresolved)
+        left_out["incomplete last lines of reviews"] += len(joint.notices)
         decided = by_image(joint)
         for image in record.images:
             taken = decided.get(image.info.id, [])

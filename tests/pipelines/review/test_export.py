@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import limner as package
 import pytest
 import shapely
 from limner.model.finding import Finding
@@ -167,6 +168,20 @@ def test_export_on_the_command_line(
     assert "1 finding with conflicts" in both.err
     assert limner("review", "export", reviewed_run, "--to", "csv", "--out", tmp_path / "none").code == 2
     assert limner("review", "export", reviewed_run, "--to", "shp", "--review", anna).code == 2
+
+
+def test_a_run_after_its_review_from_python(
+    reviewed_run: Path, record: Record, joint: JointReview, tmp_path: Path
+) -> None:
+    del joint  # the files of its reviewers are there
+    run = package.Run.open(reviewed_run)
+    files = [str(tmp_path / "reviews" / f"{name}.jsonl") for name in ("anna", "ben")]
+    frame = run.reviewed(*files, prefer=["ben"]).findings
+    assert set(frame["review"]) == {"accepted", "relabelled", "not reviewed", "drawn"}
+    assert len(frame) == len(record.images[0].findings()) - 1  # two are rejected, one was drawn
+    assert [*run.reviewed(*files, rejected=True).findings["review"]].count("conflict") == 1
+    with pytest.raises(RequestError, match="must have a folder"):
+        replace(run, folder=None).reviewed()
 
 
 def test_many_findings_are_read_a_part_at_a_time(record: Record) -> None:

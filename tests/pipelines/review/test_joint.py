@@ -136,6 +136,9 @@ def test_merge_on_the_command_line(
     assert limner("review", "merge", *two_reviews, "--out", reviewed_run / "merged.jsonl").code == 2
     preferred = limner("review", "merge", *two_reviews, "--prefer", "ben", "--out", tmp_path / "ben.jsonl")
     assert (preferred.code, read_joint([tmp_path / "ben.jsonl"]).unresolved) == (0, {})
+    two_reviews[1].write_bytes(two_reviews[1].read_bytes() + b'{"event":6')
+    torn = limner("review", "merge", *two_reviews, "--out", tmp_path / "torn.jsonl")
+    assert (torn.code, "last line was not complete" in torn.err) == (0, True)
     unknown = limner("review", "merge", *two_reviews, "--prefer", "bem", "--out", tmp_path / "x.jsonl")
     assert (unknown.code, "Did you mean 'ben'?" in unknown.err) == (2, True)
 
