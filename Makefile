@@ -97,6 +97,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/nnunet_parity.py # says so where nnunetv2 is not installed
 	cd .venv-test && bin/python ../tests/bench/monai_parity.py
 	cd .venv-test && bin/python ../tests/bench/volume_memory.py
+	cd .venv-test && bin/python ../tests/bench/start_up.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
 	cd .venv-test && bin/python ../tests/bench/zones_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py

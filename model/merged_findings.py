@@ -15,7 +15,7 @@ import shapely
 
 from .finding import Finding, Kind
 from .findings_table import Chunk, FindingsTable, Flags, Floats, Index
-from .scores import SCORE_DIGITS
+from .scores import round_scores
 
 BATCH: Final = 10_000
 """Findings that are in memory at a time, where all are gone through."""
@@ -249,7 +249,7 @@ def in_normal_form(table: FindingsTable) -> FindingsTable:
         return table
     shapes, score = table.geometries.copy(), table.score.copy()
     shapes[areas] = shapely.normalize(shapes[areas])
-    score[areas] = [round(one, SCORE_DIGITS) for one in score[areas].tolist()]
+    score[areas] = round_scores(score[areas])
     return replace(table, shapes=shapes, score=score, cut=table.cut & ~table.is_area)
 
 

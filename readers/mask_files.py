@@ -21,9 +21,9 @@ from .raster.bands import match_band
 from .raster.gdal import with_query, without_queries
 from .raster.stac import keep_queries
 from .raster.stored_band import StoredBand
+from .reader_calls import scan_file
 from .regions import Grid
 from .registry import readers
-from .sandbox import scan_file
 from .slide.tissue import slide_polygons
 from .vectors import split_layer, vector_digest, vector_driver
 

@@ -20,8 +20,9 @@ from ...readers.image import ImageInfo
 from ...readers.mask_files import FoundMask
 from ...readers.plugins import require_extra
 from ...readers.regions import Region
-from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
+from ...readers.registry import limit_caches
 from ...readers.sandbox import release_sandbox
+from ...readers.scanned_files import COUNTED_ONCE, ScannedFile
 from ...reports.reference import ReferenceCsv, match_references
 from ..cli.terminal import plural
 from ..config import CLOUD_MODEL, Settings

@@ -31,7 +31,7 @@ from ...model.finding import Result
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
-from ...readers.pseudonyms import KEY_VARIABLE
+from ...readers.kinds import KEY_VARIABLE
 from ...readers.regions import Region
 from ...readers.registry import open_image
 from ..cli.terminal import plural

@@ -16,7 +16,7 @@ from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, read_overv
 from ...readers.registry import open_image
 from ...readers.render import Stretch, render
 from ...reports.writer import ImageRecord, Overview
-from .analysis_scale import ground_metres, pixel_aspect
+from ..pixel_size import ground_metres, pixel_aspect
 from .kept_overviews import load_overview
 from .overview_stats import needed_channels
 from .plan import ImagePlan

@@ -18,8 +18,8 @@ from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.regions import Region
 from ..config import Resolution, Settings
+from ..pixel_size import format_pixel_size, ground_metres
 from ..progress import EventHandler, Message
-from ..run.analysis_scale import format_pixel_size, ground_metres
 from ..run.plan import ImagePlan, make_plan
 from ..run.redaction import Redactor, scan_with_redaction
 from ..run.worker import RegionJob

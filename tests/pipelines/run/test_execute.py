@@ -103,6 +103,19 @@ def test_one_report_can_be_requested(tmp_path: Path, scene: Path, card: Path, li
     assert "summary.csv" in contents(out)
 
 
+def test_reports_are_written_again_with_other_options(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+    out, page = tmp_path / "out", tmp_path / "out" / "report.html"
+    limner("run", scene, "--out", out, "--model", card, "--reports", "html", "--set", "report_options.html.images=50")
+    before = page.read_bytes()
+    for words in (("--set", "report_options.html.findings=5"), ("--report-options", "html.findings=5")):
+        assert limner("report", out, *words).code == 0
+        assert len(page.read_bytes()) < len(before)
+    assert limner("report", out).code == 0
+    assert page.read_bytes() == before
+    refused = limner("report", out, "--set", "hd_num=9")
+    assert (refused.code, "hd_num" in refused.err) == (2, True), refused.err
+
+
 def test_reports_do_not_need_the_image(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
     limner("run", scene, "--out", out, "--model", card)
