@@ -358,6 +358,8 @@ class _Scanner:
             return ScannedFile(path, "skipped", reason="no installed reader recognises its first bytes")
         value = f"it begins with {head[:8]!r}" if head else "0 bytes"
         remedy = f"Choose one of the readers {', '.join(self._candidates)} with --reader if the file is an image"
+        if head.startswith(b"PK\x03\x04"):
+            value, remedy = "a zip archive without DICOM files", "Unpack it, and name the folder"
         error = ReadError(path, "must be recognised by an installed reader", value=value, remedy=remedy)
         return ScannedFile(path, "failed", reason=str(error))
 
@@ -428,11 +430,12 @@ def _format_of(path: str) -> Format | None:
 
 
 def _why_empty(folder: str) -> str:
-    """Why a folder without rows has none; "" where it has a file."""
+    """Why a folder without rows has none, as an error says it; "" where it has a file."""
     hidden = False
     for _, folders, names in os.walk(folder):
         if any(not name.startswith(".") for name in names):
             return ""
         hidden |= any(name.startswith(".") for name in (*names, *folders))
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return "it holds only hidden files, whose names begin with a dot" if hidden else "it holds no file"
+    value = "only hidden files, whose names begin with a dot" if hidden else "none"
+    return str(ReadError(folder, "must hold files", value=value, remedy="Name the folder that holds the images"))

@@ -21,6 +21,7 @@ from ...model.annotator import Annotator, InputSpec, SupportsDomain, SupportsPic
 from ...model.domain import whole_tiles
 from ...model.montage import StackMontage
 from ...readers.errors import LimnerError, ReadError, RequestError
+from ...readers.files import is_remote
 from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.mask_files import FoundMask
@@ -259,7 +260,12 @@ def _check_tissue(settings: Settings, infos: Sequence[ImageInfo]) -> None:
     if settings.tma and infos and not slides:
         kinds = ", ".join(sorted({f"a {info.kind}" for info in infos}))
         raise RequestError("--tma", "must be given for slides", value=kinds, remedy="Leave it out")
-    if is_path(settings.tissue) and not Path(settings.tissue).is_dir() and slides != 1:
+    if not is_path(settings.tissue):
+        return
+    if not is_remote(settings.tissue) and not Path(settings.tissue).exists():
+        rule, remedy = "must be auto, off, or a file or folder that exists", "Give --tissue off to analyse whole slides"
+        raise RequestError("--tissue", rule, value=settings.tissue, remedy=remedy)
+    if not Path(settings.tissue).is_dir() and slides != 1:
         rule, remedy = "must be for one slide, being one file", "Give a folder with tissue-ID.geojson for each slide"
         raise RequestError("--tissue", rule, value=plural(slides, "slide"), remedy=remedy)
 
