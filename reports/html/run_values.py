@@ -100,7 +100,7 @@ def image_facts(record: Record, image: ImageRecord) -> Pairs:
     rows = [("Image", info.id), ("Size", "{:,} × {:,} px".format(*info.size)), ("Reader", info.reader)]
     rows += [("Status", record.status_of([image]))]
     rows += list(image.analysis.items()) if record.assessed else []
-    rows += [("Notes", " ".join(info.notes))] if info.notes else []
+    rows += [("Notes", "; ".join(info.notes))] if info.notes else []
     return rows
 
 
