@@ -37,7 +37,7 @@ def open_index(
             base.mkdir(mode=0o700, exist_ok=True)
             _remove_unused(base)
             _make(record, folder, pictures, on_event)
-        except PermissionError:
+        except OSError:
             with tempfile.TemporaryDirectory(prefix="limner-view-") as temporary:
                 folder = Path(temporary) / "index"
                 _make(record, folder, pictures, on_event)
