@@ -82,7 +82,11 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/whole_image.py gland ../$(SAMPLES)/slides force_domain=true \
 		reader_options.spacing_csv=../$(SAMPLES)/slides/spacing.csv
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
-	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
+	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192 --folder end-to-end
+	cd .venv-test && rm -rf end-to-end/run && bin/python ../tests/bench/profile_run.py -- \
+		run end-to-end/scene-8192.tif --model end-to-end/tiny.yaml --reports findings-csv --out end-to-end/run
+	rm -rf .venv-test/end-to-end
+	cd .venv-test && bin/python ../tests/bench/peers.py # makes an environment for each program, 7 GB in all
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
 	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))
@@ -93,6 +97,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/nnunet_parity.py # says so where nnunetv2 is not installed
 	cd .venv-test && bin/python ../tests/bench/monai_parity.py
 	cd .venv-test && bin/python ../tests/bench/volume_memory.py
+	cd .venv-test && bin/python ../tests/bench/start_up.py
 	cd .venv-test && bin/python ../tests/bench/reports_table.py
 	cd .venv-test && bin/python ../tests/bench/zones_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py
@@ -106,6 +111,9 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/object_memory.py
 	cd .venv-test && bin/python ../tests/bench/nuclei.py $(if $(NUCLEI),$(abspath $(NUCLEI))) # NUCLEI=dsb2018_he.zip
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
+	cd .venv-test && bin/python ../tests/bench/review_table.py
+	cd .venv-test && bin/python ../tests/bench/review_table.py --findings 1000000
+	cd .venv-test && bin/python ../tests/bench/review_loop.py
 	cd .venv-test && bin/python ../tests/bench/probe_tables.py # last, since it exits without the labelled sets
 
 # One thread, under two hours; a second run resumes. The script lists the files of the folder. The teacher network of its

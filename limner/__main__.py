@@ -1,5 +1,5 @@
 """`python -m limner` runs the command `limner`."""
 
-from limner.pipelines.cli.main import main
+from limner.pipelines.cli.start import main
 
 main()

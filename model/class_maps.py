@@ -35,6 +35,7 @@ _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
 _SCORE_BYTES = 4
 FEW_CLASSES = 16  # which are compared one after the other: numpy's argmax is slow along a short axis
+_ROWS = 64  # pixel rows that are added up at a time, which stay in the processor's cache
 STEPS = 2**24  # a float32 between a half and one has no finer step
 
 
@@ -180,13 +181,8 @@ def polygonise(
     if not len(outlines):
         return []
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)
-    table = np.zeros((classes.shape[0] + 1, classes.shape[1] + 1), dtype=np.int64)
-    inner = table[1:, 1:]
-    for row, line in zip(scores, inner, strict=True):  # one after the other: all would take much memory
-        line[...] = np.rint(row * np.float32(STEPS))
-    np.cumsum(inner, axis=0, out=inner)
-    np.cumsum(inner, axis=1, out=inner)
-    totals = _polygon_sums(table, xy.astype(np.intp), rings, polygons)
+    corners = xy.astype(np.intp)
+    totals = _polygon_sums(_sums_above(scores, corners), corners, rings, polygons)
     return [
         ClassPolygon(value, outline, count, total / STEPS / count)
         for value, outline, count, total in zip(
@@ -242,16 +238,36 @@ def draw_labels(answers: Sequence[Answer], codes: Mapping[str, int], shape: tupl
     return np.asarray(rasterize(outlined, out_shape=shape, dtype="int16"), dtype=np.int16)
 
 
+def _sums_above(scores: npt.NDArray[np.float32], xy: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    """Sums (n,) of an image (H, W), in steps of 2^-24, over all pixels above and left of the corners `xy` (n, 2).
+
+    They are values of its integral image, which is made a few rows at a time, since all of it would take much memory.
+    """
+    order = np.argsort(xy[:, 1], kind="stable")
+    x, y = xy[order].T
+    found = np.zeros(len(xy), dtype=np.int64)
+    above = np.zeros(scores.shape[1], dtype=np.int64)
+    for top in range(0, len(scores), _ROWS):
+        strip = np.rint(scores[top : top + _ROWS] * np.float32(STEPS)).astype(np.int64)
+        np.cumsum(strip, axis=1, out=strip)
+        strip[0] += above
+        np.cumsum(strip, axis=0, out=strip)
+        above = strip[-1]
+        here = slice(*np.searchsorted(y, (top + 1, top + 1 + len(strip))))  # corners on the lower edges of these rows
+        left = x[here] - 1
+        found[order[here]] = np.where(left < 0, 0, strip[y[here] - top - 1, left])
+    return found
+
+
 def _polygon_sums(
-    table: npt.NDArray[np.int64], xy: npt.NDArray[np.intp], rings: npt.NDArray[np.intp], polygons: npt.NDArray[np.intp]
+    above: npt.NDArray[np.int64], xy: npt.NDArray[np.intp], rings: npt.NDArray[np.intp], polygons: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.int64]:
-    """Exact sums of an image within polygons of pixel edges, (n,), from its integral image `table` (H + 1, W + 1).
+    """Exact sums of an image within polygons of pixel edges, (n,), from the `_sums_above` of their corners.
 
     Ring i is the closed chain `xy[rings[i]:rings[i + 1]]`, polygon j the rings `polygons[j]:polygons[j + 1]`, outer
     ring first. A vertical edge from y0 to y1 at x counts all pixels left of it, with the sign of its direction.
     """
-    x, y = xy.T
-    edges = np.where(x[1:] == x[:-1], table[y[1:], x[:-1]] - table[y[:-1], x[:-1]], 0)
+    edges = np.where(xy[1:, 0] == xy[:-1, 0], above[1:] - above[:-1], 0)
     edges[rings[1:-1] - 1] = 0  # from one ring's end to the next one's beginning
     sums = -np.abs(np.add.reduceat(edges, rings[:-1]))
     sums[polygons[:-1]] *= -1  # outer rings are added, holes subtracted
@@ -264,6 +280,13 @@ def fill_invalid(tile: Pixels, valid: Mask) -> Pixels:
     A constant would make an edge that networks respond to: at the border of a scene, it changes several times as many
     classes as repeated border pixels do.
     """
+    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
+    if len(rows) and valid[(here := np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])].all():
+        filled = tile.copy("K")  # at the border of a scene: invalid is what lies beyond a rectangle
+        wide, (top, bottom), (left, right) = filled[here[0]], rows[[0, -1]], columns[[0, -1]]
+        wide[:, :left], wide[:, right + 1 :] = wide[:, left, None], wide[:, right, None]
+        filled[:top], filled[bottom + 1 :] = filled[top], filled[bottom]
+        return filled
     row = _nearest(np.any(valid, axis=1, keepdims=True).T)[0]
     return tile[row[:, None], _nearest(valid)[row]]
 

@@ -6,11 +6,11 @@ have of one object.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
-from shapely.geometry import box
+from shapely import Polygon, box
 
 from ..readers.errors import ModelError
 from ..readers.image import Mask, Pixels
@@ -63,7 +63,7 @@ def tile_detections(view: View, detector: Detector, *, threshold: float, of: str
             west, north, east, south = np.clip(corners, [*low, *low], [*high, *high]).tolist()
             covered = valid[int(north) : int(np.ceil(south)), int(west) : int(np.ceil(east))]
             if west < east and north < south and covered.any():
-                shape = box(left + west, top + north, left + east, top + south)
+                shape = cast("Polygon", box(left + west, top + north, left + east, top + south))
                 answers.append(Answer(found.label, shape, "box", score, window=window))
     return answers
 

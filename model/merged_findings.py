@@ -4,7 +4,7 @@
 # pyright: reportUnknownArgumentType=false
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final, Self, get_args, overload
@@ -15,7 +15,7 @@ import shapely
 
 from .finding import Finding, Kind
 from .findings_table import Chunk, FindingsTable, Flags, Floats, Index
-from .scores import SCORE_DIGITS
+from .scores import round_scores
 
 BATCH: Final = 10_000
 """Findings that are in memory at a time, where all are gone through."""
@@ -96,6 +96,23 @@ class MergedFindings(Sequence[Finding]):
     def __iter__(self) -> Iterator[Finding]:
         for start in range(0, len(self), BATCH):
             yield from self[start : start + BATCH]
+
+
+def in_order(
+    chunks: Sequence[Chunk], *, numbers: Iterable[str], notes: Iterable[str], planes: Iterable[int], polygonal: bool
+) -> MergedFindings:
+    """The findings of chunks one after the other, which are not read for it: see `MergedFindings` for the arguments."""
+    lengths = [len(chunk) for chunk in chunks]
+    places = [np.arange(length, dtype=np.int32) for length in lengths]
+    return MergedFindings(
+        _Chunks(chunks),
+        np.repeat(np.arange(len(chunks), dtype=np.int32), lengths),
+        np.concatenate([np.empty(0, dtype=np.int32), *places]),
+        tuple(sorted(numbers)),
+        tuple(sorted(notes)),
+        tuple(sorted(planes)),
+        polygonal,
+    )
 
 
 def arranged(chunks: Sequence[Chunk]) -> MergedFindings:
@@ -232,7 +249,7 @@ def in_normal_form(table: FindingsTable) -> FindingsTable:
         return table
     shapes, score = table.geometries.copy(), table.score.copy()
     shapes[areas] = shapely.normalize(shapes[areas])
-    score[areas] = [round(one, SCORE_DIGITS) for one in score[areas].tolist()]
+    score[areas] = round_scores(score[areas])
     return replace(table, shapes=shapes, score=score, cut=table.cut & ~table.is_area)
 
 

@@ -18,6 +18,7 @@ from .annotator import Answer
 from .finding import Kind
 
 SCORE_DIGITS = 4  # differences between machines and numbers of threads are smaller
+_HALF, _LARGE = 0.5 - 1e-6, 1e9  # of the last digit: what is nearer to a half, or so large, is rounded one by one
 MAX_LISTED = 20  # up to so many labels each one's score is listed; of more, the best five
 TOLERANCE = 1e-3  # outside 0 to 1: the error of sums in half precision
 
@@ -64,9 +65,10 @@ def require_distinct(scores: Values, *, of: str) -> Values:
 
 def require_probabilities(values: Values, *, of: str) -> Values:
     """Return scores (any shape) once they are finite and from 0 to 1 within `TOLERANCE`. Raises `ModelError`."""
-    found: Any = require_finite(values, "scores", of=of)
+    found: Any = values
     low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 0.0)
-    if low < -TOLERANCE or high > 1 + TOLERANCE:
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # or there is NaN
+        require_finite(values, "scores", of=of)
         remedy = "Export it with its last softmax or sigmoid, or write a model card, which can take logits"
         raise ModelError(of, "must return scores from 0 to 1", value=f"{low:g} to {high:g}", remedy=remedy)
     return values
@@ -77,8 +79,20 @@ def softmax(logits: npt.NDArray[Number]) -> npt.NDArray[Number]:
 
     In the logits' own type; large logits do not overflow, and -inf is a probability of 0.
     """
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    powers = np.subtract(logits, logits.max(axis=-1, keepdims=True))
+    np.exp(powers, out=powers)
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
+
+
+def round_scores(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores (N,) rounded to `SCORE_DIGITS` exactly as Python's `round` does it, whose results are in files."""
+    scaled = scores * 10**SCORE_DIGITS
+    whole = np.round(scaled)
+    rounded = whole / 10**SCORE_DIGITS
+    for place in np.flatnonzero((np.abs(scaled - whole) > _HALF) | (np.abs(scaled) > _LARGE)).tolist():
+        rounded[place] = round(float(scores[place]), SCORE_DIGITS)
+    return rounded
 
 
 def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

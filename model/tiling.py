@@ -191,11 +191,16 @@ class CanvasTiles:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(np.stack(list(self)), dtype=dtype or self.dtype)
 
+    def sample(self, step: int) -> npt.NDArray[Any]:
+        """Every `step`-th pixel of the canvas along both axes, as tiles have it."""
+        return self._of(np.s_[::step, ::step])
+
     def _part(self, x0: int, y0: int, x1: int, y1: int) -> npt.NDArray[Any]:
-        part = self.canvas[y0:y1, x0:x1]
-        if self.convert is None or self.valid is None:
-            return part.copy()
-        return self.convert(part, self.valid[y0:y1, x0:x1])
+        return self._of(np.s_[y0:y1, x0:x1])
+
+    def _of(self, window: tuple[slice, slice]) -> npt.NDArray[Any]:
+        part = self.canvas[window]
+        return part.copy() if self.convert is None or self.valid is None else self.convert(part, self.valid[window])
 
 
 def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:
@@ -214,6 +219,11 @@ def join_tiles(tiles: Tiles, grid: TileGrid) -> npt.NDArray[Any]:
     for tile, (x0, y0, x1, y1) in zip(tiles, grid.boxes(), strict=True):
         canvas[y0:y1, x0:x1] = tile
     return canvas
+
+
+def sample_tiles(tiles: Tiles, step: int) -> npt.NDArray[Any]:
+    """Every `step`-th pixel of tiles along both axes: (n, h, w, …), or (h, w, …) of their canvas."""
+    return tiles.sample(step) if isinstance(tiles, CanvasTiles) else tiles[:, ::step, ::step]
 
 
 def place_on_canvas(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]:

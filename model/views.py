@@ -26,7 +26,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from ..readers.errors import ModelError
-from ..readers.geodesy import box_areas_m2
+from ..readers.geodesy import box_areas_m2, metres_per_pixel
 from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.orientation import UPRIGHT
@@ -38,7 +38,9 @@ from .montage import MontageImage
 from .scores import require_finite
 from .tiling import CanvasTiles, TileGrid, join_tiles, place_on_canvas, squash_to_tile
 
-BLOCK = 16  # grid pixels: within such a block, a pixel's area on the ground hardly changes on any map
+BLOCK, FAR, WIDE = 16, 160.0, 256
+"""A block has 16 grid pixels a side, or up to 256 that are at most 160 m: within it a pixel's area on the ground hardly
+changes on any map."""
 _ROWS = 32  # pixel rows that are converted at a time
 _NEVER_TOO_LARGE = 1e18  # times the largest integer it is less than the largest float32
 LEAF = 64  # grid pixels: below this, testing each pixel is cheaper than dividing on
@@ -156,7 +158,7 @@ class PhysicalValues:
         """The values (H, W, C) of native pixels of which (H, W) are valid."""
         values = self._scaled(pixels)
         if not valid.all():
-            values[~valid] = np.nan
+            np.copyto(values, np.nan, where=~valid[..., None])
         return values
 
     def valid(self, pixels: Pixels, valid: Mask) -> Mask:
@@ -329,7 +331,10 @@ def measure_coverage(
     invalid, outside = (~valid, ~inside & valid) if invalid_first else (inside & ~valid, ~inside)
     masked = np.zeros_like(valid) if view.masked is None else view.masked.pixels[core] & valid & inside
     width, height = region.grid.shape
-    x_cuts, y_cuts = _block_cuts(region.columns, width), _block_cuts(region.rows, height)
+    side = _block_side(region, placement)
+    x_cuts, y_cuts = (
+        _block_cuts(span, length, side) for span, length in ((region.columns, width), (region.rows, height))
+    )
     boxes = _block_boxes(region, x_cuts, y_cuts)
     cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
     shares = [
@@ -345,9 +350,18 @@ def measure_coverage(
     return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2, masked_px, masked_m2)
 
 
-def _block_cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
+def _block_side(region: Region, placement: Placement) -> int:
+    """Grid pixels of a side of a block."""
+    core = region.core
+    metres = metres_per_pixel(placement, ((core.x0 + core.x1) / 2, (core.y0 + core.y1) / 2))
+    if metres is None or not 0 < max(metres) < math.inf:
+        return BLOCK
+    return min(WIDE, max(BLOCK, int(FAR / max(m * scale for m, scale in zip(metres, region.grid.scale, strict=True)))))
+
+
+def _block_cuts(span: Span, length: int, side: int) -> npt.NDArray[np.intp]:
     """Grid lines that cut a core into blocks; the picture's last pixel, which may be partial, is a block of its own."""
-    lines = {*range(span.core_start, span.core_stop, BLOCK), span.core_stop}
+    lines = {*range(span.core_start, span.core_stop, side), span.core_stop}
     if span.core_stop == length:
         lines.add(length - 1)
     return np.array(sorted(lines))

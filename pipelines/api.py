@@ -14,8 +14,9 @@ from ..readers.errors import LimnerError, ReadError, RequestError
 from ..readers.geometry import Box
 from ..readers.image import Image, ImageInfo, Mask, Pixels
 from ..readers.overview import read_overview
-from ..readers.registry import ScannedFile, open_image
+from ..readers.registry import open_image
 from ..readers.render import display_stretch, fit_stretch, render, rgb_channels
+from ..readers.scanned_files import ScannedFile
 from .cli.terminal import indent, plural, table
 from .config import Settings
 from .describe import html_table, image_rows, scanned_text
@@ -29,6 +30,7 @@ from .run.execute import run as run_settings
 from .run.redaction import scan_with_redaction
 from .run.watching import NOT_WATCHED, Watched, Watcher
 from .run_result import Run
+from .setting_values import descriptions
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
@@ -267,8 +269,7 @@ def _document(function: Callable[..., object]) -> None:
         for name, hint in hints.items()
     ]
     function.__signature__ = signature.replace(parameters=[*own, *more])  # pyright: ignore[reportFunctionMemberAccess]
-    fields = ((name, field) for name, field in Settings.model_fields.items() if name in hints)
-    lines = "\n".join(f"    {name}: {field.description}" for name, field in fields)
+    lines = "\n".join(f"    {name}: {text}" for name, text in descriptions().items() if name in hints)
     function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nKeywords, each a setting:\n\n{lines}\n"
 
 

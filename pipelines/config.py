@@ -88,7 +88,7 @@ class Settings(BaseModel):
     All three use the same names, and the docstrings of the attributes are their documentation.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     inputs: Texts = ()
     """Images: files, folders or remote paths (/vsi…, s3://, https://)."""
@@ -408,10 +408,6 @@ class Settings(BaseModel):
             return cls.model_validate(merged)
         except ValidationError as error:
             raise _as_request_error(error, sources) from None
-
-
-for _field in Settings.model_fields.values():
-    _field.description = " ".join((_field.description or "").split())
 
 
 def parse_bytes(text: str) -> float:

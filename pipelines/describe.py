@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ..readers.geometry import crs_name
 from ..readers.image import ImageInfo, Kind
 from ..readers.raster.radiometry import VALUES
-from ..readers.registry import ScannedFile
+from ..readers.scanned_files import ScannedFile
 from ..readers.slide.tma import CoreGrid
 from .cli.terminal import indent, table, visible
-from .run.analysis_scale import format_pixel_size, ground_metres
+from .pixel_size import format_pixel_size, ground_metres
 
 if TYPE_CHECKING:
     from PIL import Image as Picture

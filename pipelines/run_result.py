@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -141,6 +141,22 @@ class Run:
         frame = zones_frame(table)
         frame.attrs["statements"] = statements
         return frame
+
+    def reviewed(self, *reviews: str, prefer: Sequence[str] = (), rejected: bool = False) -> Self:
+        """The run after its review: labels as reviewers gave them, then what they drew, with columns `review` and more.
+
+        `reviews` are files or reviewers, by default all of the run; `prefer` names reviewers whose decision holds in
+        conflicts. `rejected` keeps findings that were rejected. Raises `RequestError` for a run without a folder or
+        reviews, and `StoreError` for damaged ones.
+        """
+        from .review.export import reviewed_record
+        from .review.joint import find_reviews, read_joint
+
+        if self.folder is None:
+            remedy = "Give limner.run a folder out, and open that"
+            raise RequestError("a run in memory", "must have a folder, beside which its reviews are", remedy=remedy)
+        joint = read_joint(find_reviews(self.folder, reviews), prefer=prefer, record=self.record)
+        return replace(self, record=reviewed_record(self.record, joint, rejected=rejected))
 
     def show(self, image: str | None = None) -> "Picture.Image":
         """The overview of an image with findings and legend; notebooks display it.

@@ -1,10 +1,26 @@
-"""Flags and possible values of settings, for help, completion and documents."""
+"""Descriptions, flags and possible values of settings, for help, completion and documents."""
 
-from typing import Literal, get_args, get_origin
+import ast
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from itertools import pairwise
+from typing import Literal, cast, get_args, get_origin
 
 from ..readers.plugins import Group, installed
 from .config import Settings
 from .settings_files import presets
+
+
+@cache
+def descriptions() -> Mapping[str, str]:
+    """What each setting does, on one line: its docstring, which is read from the source where it is shown."""
+    (settings,) = ast.parse(inspect.getsource(Settings)).body
+    return {
+        cast("ast.Name", one.target).id: " ".join(ast.literal_eval(after.value).split())
+        for one, after in pairwise(cast("ast.ClassDef", settings).body)
+        if isinstance(one, ast.AnnAssign) and isinstance(after, ast.Expr)
+    }
 
 
 def flag_of(name: str) -> str:

@@ -326,16 +326,22 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
     if placement.warp is None and on_plane:
         areas[solid] *= _pixel_m2(placement, np.zeros((1, 2)))
         return areas
-    bounds = np.asarray(shapely.bounds(shapes), dtype=np.float64)
-    scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
-    unit = _METRES[placement.unit] if ellipsoid is None else ellipsoid.metres
-    across = unit * np.hypot((bounds[:, 2] - bounds[:, 0]) * scale[0], (bounds[:, 3] - bounds[:, 1]) * scale[1])
-    small = solid & (across <= _FLAT)
+    small = solid & _is_small(np.asarray(shapely.bounds(shapes), dtype=np.float64), placement, ellipsoid)
     areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
     wide = np.flatnonzero(solid & ~small)
     ring_area = _ring_area(placement, ellipsoid)
+    scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
+    unit = _METRES[placement.unit] if ellipsoid is None else ellipsoid.metres
     areas[wide] = [polygon_area(shape, ring_area, float(scale.max()) * unit) for shape in shapes[wide]]
     return areas
+
+
+def _is_small(bounds: Values, placement: Placement, ellipsoid: _Ellipsoid | None) -> npt.NDArray[np.bool_]:
+    """Whether what has these bounds (N, 4) is flat on the ground, as far as its area is concerned."""
+    scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
+    unit = _METRES[placement.unit] if ellipsoid is None else ellipsoid.metres
+    sides = (bounds[:, 2:] - bounds[:, :2]) * scale
+    return np.asarray(unit * np.hypot(sides[:, 0], sides[:, 1]) <= _FLAT)
 
 
 def area_m2(geometry: BaseGeometry, placement: Placement) -> float | None:
@@ -346,7 +352,13 @@ def area_m2(geometry: BaseGeometry, placement: Placement) -> float | None:
 
 def box_areas_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
     """Areas (N,) in m² of boxes (N, 4) = x0, y0, x1, y1 in level-0 pixels, as `areas_m2`."""
-    x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
+    bounds = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    x0, y0, x1, y1 = bounds.T
+    ellipsoid = _ellipsoid_of(placement)
+    zonal = ellipsoid is not None and not ellipsoid.is_plane and ellipsoid.geodetic is None
+    known, areas = tangents(placement, []) is not None, (x1 - x0) * (y1 - y0)
+    if known and not zonal and bool((areas > 0).all()) and bool(_is_small(bounds, placement, ellipsoid).all()):
+        return areas * _pixel_m2(placement, (bounds[:, :2] + bounds[:, 2:]) / 2)  # many boxes, without their outlines
     return areas_m2(np.asarray(shapely.box(x0, y0, x1, y1), dtype=object), placement)
 
 

@@ -18,10 +18,12 @@ from .image import ImageInfo, Mask
 from .masks import FLAGS, QA_PIXEL, SCL, ImageMask, MaskRaster, MaskRule, wrong_values
 from .options import options_of
 from .raster.bands import match_band
+from .raster.gdal import with_query, without_queries
+from .raster.stac import keep_queries
 from .raster.stored_band import StoredBand
+from .reader_calls import scan_file
 from .regions import Grid
 from .registry import readers
-from .sandbox import scan_file
 from .slide.tissue import slide_polygons
 from .vectors import split_layer, vector_digest, vector_driver
 
@@ -124,6 +126,7 @@ def find_band_mask(band: Band, info: ImageInfo, values: Sequence[int] = ()) -> F
             value=f"the bands {names}",
             remedy="Keep that file beside the bands, give the file itself, or --mask csmask-cloud",
         )
+    keep_queries(info.files)
     scanned = _scan(path)
     if len(scanned) != 1:
         remedy = "Fetch the product again"
@@ -145,7 +148,10 @@ def _scan(path: str) -> tuple[ImageInfo, ...]:
 @lru_cache(maxsize=16)
 def _scanned(path: str, _modified: int, _size: int) -> tuple[ImageInfo, ...]:
     reader = readers()["raster"]
-    return scan_file("raster", reader, path, options_of(reader)())
+    try:
+        return scan_file("raster", reader, with_query(path), options_of(reader)())
+    except ReadError as error:
+        raise ReadError(without_queries(error.subject), error.rule, value=error.value, remedy=error.remedy) from None
 
 
 def _polygons(path: str, info: ImageInfo) -> FoundMask:

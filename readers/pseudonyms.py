@@ -23,9 +23,9 @@ from pydantic import Field
 from .crosswalk import Crosswalk, read_crosswalk
 from .errors import LimnerError, RequestError
 from .files import absolute, read_file, resolved
+from .kinds import KEY_VARIABLE
 from .options import Options
 
-KEY_VARIABLE: Final = "LIMNER_PSEUDONYM_KEY"
 KEY_FILE: Final = "pseudonym.key"
 _MAX_KEY_BYTES: Final = 2**20
 _MIN_KEY_BYTES: Final = 16  # 128 bits cannot be guessed

@@ -4,46 +4,60 @@ Readers are plug-ins. Each returns a confidence for an input's first bytes, and 
 """
 
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import cast
 
 from .errors import LimnerError, ReadError, RequestError
-from .files import absolute, find_linked, is_remote, read_head, split_variable, unreadable
+from .files import absolute, is_remote, read_head, split_variable, unreadable
 from .formats import Format, recognise, recognise_folder
-from .image import ArchiveReader, CheckingReader, Image, ImageInfo, NumberingReader, Reader
+from .image import ArchiveReader, CheckingReader, Image, ImageInfo, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
 from .overrides import Overrides, PreparedOverrides, choose_scenes
 from .plugins import installed, load
 from .pseudonyms import Pseudonyms, longest_first, path_variants, redact_error
-from .sandbox import identify, scan_file, scan_folder
+from .reader_calls import identify, scan_file, scan_folder
+from .scanned_files import (
+    COUNTED_ONCE,
+    ScannedFile,
+    numbered,
+    part_of,
+    with_ids,
+    with_overrides,
+    without_links,
+    without_parts,
+)
 from .servers import check_input_url
 
-COUNTED_ONCE: Final = "counted once"
-"""The end of the reason of a file that is given twice, or is the same file as another one."""
+
+class Readers(Mapping[str, Reader]):
+    """Installed readers by name, each imported when it is looked up.
+
+    Looking one up raises `RequestError` where the plug-in cannot be imported.
+    """
+
+    def __init__(self, makers: Mapping[str, str]) -> None:
+        self._made: dict[str, Reader] = {}
+        self.makers = makers
+        """The class of each, as "module:class"."""
+
+    def __getitem__(self, name: str) -> Reader:
+        if name not in self._made and name in self.makers:
+            self._made[name] = _load(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedFile:
-    """The result of scanning one file (or a folder that cannot be scanned)."""
-
-    path: str
-    status: Literal["read", "skipped", "failed"]
-    infos: tuple[ImageInfo, ...] = ()
-    """Its images. An image of several files is listed with its first file only."""
-    reader: str = ""
-    reason: str = ""
-    """Why it was skipped or failed."""
-    personal: bool = False
-    """Whether the file name may be the name of a person, also where the file could not be read."""
-
-
-def readers() -> Mapping[str, Reader]:
-    """All installed readers by name. Raises `RequestError` for a plug-in that cannot be imported."""
-    return {name: _load(name) for name in installed("limner.readers")}
+def readers() -> Readers:
+    """All installed readers."""
+    return Readers({name: point.value for name, point in installed("limner.readers").items()})
 
 
 def limit_caches(most: float) -> None:
@@ -82,14 +96,15 @@ def scan(
     prepared = PreparedOverrides(overrides)
     for item in inputs:
         check_input_url(item)
-    for name, one in candidates.items():
-        for item in inputs if isinstance(one, CheckingReader) else ():
-            cast("CheckingReader", one).check_input(item, own[name])
+    for item in (item for item in inputs if is_remote(item) or not os.path.exists(item)):
+        for name, one in candidates.items():
+            if isinstance(one, CheckingReader):
+                one.check_input(item, own[name])
     scanner = _Scanner(candidates, own, overrides, prepared, reader, skip_folder)
     found = scanner.mark_repeated([row for item in inputs for row in scanner.scan(item)])
-    rows = _without_parts(_with_overrides(_without_links(found), candidates, prepared))
-    rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
-    return _with_ids(rows, candidates, hide=overrides.names == "hide")
+    rows = without_parts(with_overrides(without_links(found), candidates, prepared))
+    rows = numbered([scanner.mark_personal(row) for row in rows], candidates)
+    return with_ids(rows, candidates, hide=overrides.names == "hide")
 
 
 def check_options(options: Mapping[str, object], reader: str | None = None) -> None:
@@ -113,7 +128,11 @@ def find_reader(uri: str, head: bytes, candidates: Mapping[str, Reader]) -> str 
 
     Raises `RequestError` for a tie.
     """
-    found = {name: identify(name, reader, uri, head) for name, reader in candidates.items()}
+    makers = candidates.makers if isinstance(candidates, Readers) else dict[str, str]()
+    found = {
+        name: identify(name, partial(candidates.__getitem__, name), uri, head, makers.get(name, ""))
+        for name in candidates
+    }
     best = max(found.values(), default=0)
     names = [name for name, confidence in found.items() if confidence == best]
     if best <= 0:
@@ -182,7 +201,7 @@ class _Scanner:
         return replace(row, infos=infos, personal=personal)
 
     def _mark_done(self, path: str) -> bool:
-        """Mark a file as accounted for; False where it was. A link is a file of its own: see `_without_links`."""
+        """Mark a file as accounted for; False where it was. A link is a file of its own: see `without_links`."""
         place = absolute(path)
         new = place not in self._done
         self._done.add(place)
@@ -293,7 +312,7 @@ class _Scanner:
         for files, error in found.failed:  # one refusal per image, on the row of its first file
             own = [path for path in files if self._mark_done(path)]
             yield from (ScannedFile(path, "failed", (), name, str(error)) for path in own[:1])
-            yield from (ScannedFile(path, "skipped", (), name, _part_of(own[0])) for path in own[1:])
+            yield from (ScannedFile(path, "skipped", (), name, part_of(own[0])) for path in own[1:])
         for path, why in side.items():
             if self._mark_done(path):
                 yield ScannedFile(path, "read" if path == folder else "skipped", (), name, why)
@@ -339,6 +358,8 @@ class _Scanner:
             return ScannedFile(path, "skipped", reason="no installed reader recognises its first bytes")
         value = f"it begins with {head[:8]!r}" if head else "0 bytes"
         remedy = f"Choose one of the readers {', '.join(self._candidates)} with --reader if the file is an image"
+        if head.startswith(b"PK\x03\x04"):
+            value, remedy = "a zip archive without DICOM files", "Unpack it, and name the folder"
         error = ReadError(path, "must be recognised by an installed reader", value=value, remedy=remedy)
         return ScannedFile(path, "failed", reason=str(error))
 
@@ -360,119 +381,41 @@ def _candidates(reader: str | None) -> Mapping[str, Reader]:
     return {reader: found[reader]}
 
 
+class _ReaderOptions(Mapping[str, Options]):
+    """The options of each reader among those that were given, parsed when they are looked up."""
+
+    def __init__(self, candidates: Mapping[str, Reader], given: Mapping[str, object]) -> None:
+        self._candidates = candidates
+        self._given = given
+
+    def __getitem__(self, name: str) -> Options:
+        return _part(options_of(self._candidates[name]), self._given, f"reader {name!r}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._candidates)
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+
+def _part(model: type[O], given: Mapping[str, object], owner: str) -> O:
+    """Parse those of the options that a model has."""
+    return parse_options(model, {k: v for k, v in given.items() if k in model.model_fields}, owner)
+
+
 def _parse(
     options: Mapping[str, object], reader: str | None
 ) -> tuple[Mapping[str, Reader], Overrides, Mapping[str, Options]]:
     """The readers to try, the user's overrides, and the options of each reader."""
     candidates = _candidates(reader)
-    models = {name: options_of(one) for name, one in candidates.items()}
-    known = sorted({name for model in (Overrides, *models.values()) for name in model.model_fields})
-    for name in options:
-        if name not in known:
-            raise unknown_option(name, known, "readers")
-
-    def part(model: type[O], owner: str) -> O:
-        return parse_options(model, {k: v for k, v in options.items() if k in model.model_fields}, owner)
-
-    own = {name: part(model, f"reader {name!r}") for name, model in models.items()}
-    return candidates, part(Overrides, "readers"), own
-
-
-def _with_overrides(
-    rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], overrides: PreparedOverrides
-) -> list[ScannedFile]:
-    """Apply the overrides; an image that they do not fit fails, and its other files are skipped."""
-    found: list[ScannedFile] = []
-    owner: dict[str, str] = {}
-    for row in rows:
-        try:
-            infos = tuple(overrides.apply(info, candidates[row.reader]) for info in row.infos)
-            found.append(replace(row, infos=infos))
-        except ReadError as error:
-            owner |= {path: row.path for info in row.infos for path in info.files}
-            found.append(replace(row, status="failed", infos=(), reason=str(error)))
-    return [
-        replace(row, status="skipped", reason=_part_of(owner[row.path]))
-        if row.status == "read" and not row.infos and row.path in owner
-        else row
-        for row in found
-    ]
-
-
-def _part_of(path: str) -> str:
-    return f"a part of the image of {path}, which failed"
-
-
-def _without_links(rows: Sequence[ScannedFile]) -> list[ScannedFile]:
-    """Skip a file that is the same as another one, by a link, with its images unless they hold other files too."""
-    counted = [at for at, row in enumerate(rows) if row.status != "skipped"]
-    found = list(rows)
-    for at, reason in find_linked([(rows[at].path, [info.files for info in rows[at].infos]) for at in counted]).items():
-        row = rows[counted[at]]
-        found[counted[at]] = ScannedFile(row.path, "skipped", (), row.reader, f"{reason}: {COUNTED_ONCE}")
-    return found
-
-
-def _without_parts(rows: Sequence[ScannedFile]) -> list[ScannedFile]:
-    """Skip files that are only a part of another image: masks and overviews beside it, sources of a mosaic."""
-    owner = {
-        absolute(path): row.path
-        for row in rows
-        for info in row.infos
-        for path in info.files
-        if absolute(path) != absolute(split_variable(row.path)[0])
-    }
-    kept: list[ScannedFile] = []
-    for row in rows:
-        whole = owner.get(absolute(row.path))
-        unread = row.status == "skipped" and not row.reader
-        if whole is not None and (unread or any(info.uri == row.path for info in row.infos)):
-            row = ScannedFile(row.path, "skipped", (), row.reader, f"a part of {whole}")  # noqa: PLW2901 - replaced whole
-        kept.append(row)
-    return kept
-
-
-def _numbered(rows: Sequence[ScannedFile], candidates: Mapping[str, Reader]) -> list[ScannedFile]:
-    """Let readers that number their images do so over all rows."""
-    found = list(rows)
-    for name, reader in candidates.items():
-        if isinstance(reader, NumberingReader):
-            places = [at for at, row in enumerate(found) if row.reader == name]
-            numbered = iter(reader.number([info for at in places for info in found[at].infos]))
-            for at in places:
-                found[at] = replace(found[at], infos=tuple(next(numbered) for _ in found[at].infos))
-    return found
-
-
-def _with_ids(rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], *, hide: bool) -> list[ScannedFile]:
-    """Give each image its final id. With personal names only readers that number their images may name them."""
-    every = sorted(
-        ((at, k, info) for at, row in enumerate(rows) for k, info in enumerate(row.infos)),
-        key=lambda item: (item[2].uri, item[2].part, item[0], item[1]),
-    )
-    taken: set[str] = set()
-    counts: Counter[str] = Counter()
-    names: dict[tuple[int, int], str] = {}
-    for at, k, info in every:
-        slug = _slug(info.id or Path(re.split(r"[?#]", info.uri)[0]).stem)
-        if hide and info.personal and not isinstance(candidates[rows[at].reader], NumberingReader):
-            slug = _slug(f"{'image' if info.kind == 'map' else info.kind}-{info.fingerprint[:8]}")
-        if "scene" in dict(info.facts):
-            slug += f"-{_slug(info.part)}"
-        name = slug
-        while name in taken:
-            counts[slug] += 1
-            name = f"{slug}-{counts[slug] + 1}"
-        taken.add(name)
-        names[at, k] = name
-    return [
-        replace(row, infos=tuple(replace(info, id=names[at, k]) for k, info in enumerate(row.infos)))
-        for at, row in enumerate(rows)
-    ]
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._") or "image"
+    own = _ReaderOptions(candidates, options)
+    if not Overrides.model_fields.keys() >= options.keys():
+        known = sorted(known_options(reader))
+        for name in options:
+            if name not in known:
+                raise unknown_option(name, known, "readers")
+        own = dict(own)  # so that every option is checked before anything is read
+    return candidates, _part(Overrides, options, "readers"), own
 
 
 def _format_of(path: str) -> Format | None:
@@ -487,11 +430,12 @@ def _format_of(path: str) -> Format | None:
 
 
 def _why_empty(folder: str) -> str:
-    """Why a folder without rows has none; "" where it has a file."""
+    """Why a folder without rows has none, as an error says it; "" where it has a file."""
     hidden = False
     for _, folders, names in os.walk(folder):
         if any(not name.startswith(".") for name in names):
             return ""
         hidden |= any(name.startswith(".") for name in (*names, *folders))
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return "it holds only hidden files, whose names begin with a dot" if hidden else "it holds no file"
+    value = "only hidden files, whose names begin with a dot" if hidden else "none"
+    return str(ReadError(folder, "must hold files", value=value, remedy="Name the folder that holds the images"))

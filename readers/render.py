@@ -7,7 +7,7 @@ ground has the same colour everywhere. It is recorded in the run.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -225,17 +225,22 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
     if pixels.ndim != 3 or pixels.shape[2] != len(stretch.channels):
         msg = f"pixels {pixels.shape} are not those of the channels {stretch.channels}"
         raise ValueError(msg)
+    kept = pixels.dtype == np.uint8 and stretch.curve == "linear"
+    if kept and pixels.shape[2] == 3 and {*zip(stretch.low, stretch.high, strict=True)} == {(0.0, 255.0)}:
+        result = pixels.copy() if valid.all() else np.where(valid[..., None], pixels, np.uint8(stretch.blank))
+        return cast("npt.NDArray[np.uint8]", result)
     result = np.empty((*pixels.shape[:2], 3), dtype=np.uint8)
     shown = valid.copy()
     for colour, (low, high) in enumerate(zip(stretch.low, stretch.high, strict=True)):
         place = colour if len(stretch.channels) > 1 else 0
-        if pixels.dtype == np.uint8 and stretch.curve == "linear" and (low, high) == (0.0, 255.0):
+        if kept and (low, high) == (0.0, 255.0):
             grey = pixels[..., place]
         else:
             grey, numbers = _to_grey(pixels[..., place], low, high, stretch)
             shown &= numbers
-        result[..., [colour] if len(stretch.low) > 1 else [0, 1, 2]] = grey[..., None]
-    result[~shown] = stretch.blank
+        result[..., colour : colour + 1 if len(stretch.low) > 1 else None] = grey[..., None]
+    if not shown.all():
+        result[~shown] = stretch.blank
     return result
 
 

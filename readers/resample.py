@@ -205,6 +205,7 @@ class _Reduction:
         self._kind, self._count_kind = (_sum_type(kind, heaviest) for kind in (dtype, np.dtype(np.bool_)))
         self._even = self._down.is_even and self._across.is_even
         self._factor = heaviest if self._even and self._kind.kind != "f" else 0
+        self._paired = self._even and all(taps.scaled is not None and taps.pairs for taps in (self._down, self._across))
         self._unit = 0.5 ** (self._down.shift + self._across.shift)  # of integer sums
         self._share = heaviest * self._unit
         self._areas = y.cover.sum(axis=0), x.cover.sum(axis=0)
@@ -271,6 +272,8 @@ class _Reduction:
     def _sum_both(self, native: Pixels, part: slice, low: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
         """Sums (channels, rows, columns) of source pixels (rows, columns, channels), in whatever order of memory."""
         rows, columns, channels = native.shape
+        if self._paired and native.dtype.kind == "u" and native.strides[1] == native.itemsize:
+            return _sum_pairs(native.transpose(2, 0, 1))
         if channels == 1 or native.strides[1] <= native.strides[2]:
             return self._sum_columns(self._down.sum(native.transpose(2, 0, 1), part, low, axis=1, kind=kind), kind)
         tall = self._down.sum(native.reshape(1, rows, columns * channels), part, low, axis=1, kind=kind)
@@ -326,6 +329,11 @@ class _Taps:
     def heaviest(self) -> int:
         """The largest sum of `scaled` weights; 0 where there are none."""
         return 0 if self.scaled is None else int(self.scaled.sum(axis=0).max())
+
+    @property
+    def pairs(self) -> bool:
+        """Whether each output pixel is the sum of two source pixels, and the next one of the two after these."""
+        return self.is_even and self.period == 1 and self.step == 2 and bool((self.weight == 1).all())
 
     @property
     def is_even(self) -> bool:
@@ -403,6 +411,14 @@ class _Taps:
                 np.multiply(tap, by.astype(kind).reshape(count, *[1] * (2 - axis)), out=tap)
             total = tap.copy() if total is None else np.add(total, tap, out=total)
         return np.zeros_like(tap) if total is None else total
+
+
+def _sum_pairs(planes: Pixels) -> npt.NDArray[Any]:
+    """Sums of 2 × 2 unsigned integers (channels, rows, columns): two of a row as halves of a larger one."""
+    both = planes.view(f"u{2 * planes.itemsize}")
+    sums = both & both.dtype.type(2 ** (8 * planes.itemsize) - 1)
+    sums += both >> 8 * planes.itemsize
+    return sums[:, ::2] + sums[:, 1::2]
 
 
 def _sum_many(

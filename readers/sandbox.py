@@ -7,12 +7,12 @@ process gains nothing here.
     this process   ── {"call": "module:function", "arguments": […], "seconds": 20, …} ──▶   sandboxed process
                    ◀── {"result": …}, {"error": …} or {"fault": …} [bytes of an array] ──
 
-Readers identify and scan files there. A reader with `isolated = True` parses nothing in the process that calls it, and
-readers that are not installed as plug-ins have no name by which the sandbox could import them: these run here.
+This module loads no library but Python's own, so that a process can be started before anything else.
 """
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -21,19 +21,14 @@ import subprocess
 import sys
 import threading
 import warnings
-from functools import cache
-from typing import Any, Final, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import errors
-from .errors import LimnerError, ReadError
-from .files import is_remote
-from .image import FolderReader, FolderScan, ImageInfo, Reader
-from .options import Options, options_of, parse_options
-from .plugins import installed, load
-from .pseudonyms import KEY_VARIABLE
+from .errors import LimnerError
+from .kinds import KEY_VARIABLE
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 MEMORY_MB: Final = 3072
 """Default address space of a sandboxed process in MiB."""
@@ -44,23 +39,17 @@ SCAN_MEMORY_MB: Final = 1536
 WALL_CLOCK_FACTOR: Final = 4
 """Wall-clock time that a call may take per second of its processor time, since the machine may be busy."""
 
-IDENTIFY_SECONDS: Final = 6.0
-SCAN_SECONDS: Final = 20.0
-FOLDER_SECONDS: Final = 60.0
-REMOTE_SECONDS: Final = 60.0
-"""Processor time for identifying and scanning a file, for scanning a folder, and for anything remote."""
-
 _TIMEOUTS: Final = {-getattr(signal, name, signal.SIGTERM) for name in ("SIGPROF", "SIGALRM")}
 _GRACE: Final = 2.0  # seconds of wall-clock time after which a call ends even if its caller has died
 _MAX_BYTES: Final = 256 * 2**20  # of a line of JSON, and of an array
 
-_DAMAGED: Final = "Leave the file out unless you trust its source"
-_RULES: Final = {
-    "time": ("must be readable in time", _DAMAGED),
-    "memory": ("must have a header that fits the memory limit", _DAMAGED),
-    "died": ("must not crash the library that reads it", _DAMAGED),
-    "nested": ("must not be nested deeper than Python's recursion limit", "Get an undamaged copy of the file"),
+_LOADED_FIRST: Final = {
+    SCAN_MEMORY_MB: (
+        *("limner.readers.reader_server", "limner.readers.raster.scene", "rasterio", "limner.readers.slide.czi"),
+        *("limner.readers.slide.ome_zarr", "limner.readers.slide.openslide", "limner.readers.dicom.reader"),
+    ),
 }
+"""Modules that a process of that size loads before it is asked anything; most inputs need them."""
 
 
 class SandboxError(Exception):
@@ -144,6 +133,7 @@ class SandboxedProcess:
             self._stop()
             settings = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
             settings["GDAL_CACHEMAX"] = "128"  # MiB; GDAL's own default is a share of the machine's memory
+            settings["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # they watch models, and are searched in all packages
             environment = {key: value for key, value in os.environ.items() if key != KEY_VARIABLE} | settings
             code = f"from {__name__} import serve; serve({self._megabytes})"
             self._process = subprocess.Popen(  # noqa: S603 - this Python and this module
@@ -201,7 +191,7 @@ def run_sandboxed(function: str, *arguments: Any, seconds: float, megabytes: int
     return shared_process(megabytes).call(function, *arguments, seconds=seconds)
 
 
-def _exchange(process: subprocess.Popen[bytes], request: bytes) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
+def _exchange(process: subprocess.Popen[bytes], request: bytes) -> tuple[dict[str, Any], "npt.NDArray[Any] | None"]:
     """Write a request and read its answer. Raises `OSError`, `EOFError`, `ValueError`, `KeyError` or `TypeError`."""
     if process.stdin is None or process.stdout is None:
         msg = "the sandboxed process has no pipes"
@@ -217,6 +207,8 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes) -> tuple[dict[st
     found = cast("dict[str, Any]", answer)
     if "shape" not in found:
         return found, None
+    import numpy as np
+
     shape, dtype = tuple(int(n) for n in found["shape"]), np.dtype(str(found["dtype"]))
     if dtype.kind not in "biuf" or min(shape, default=1) < 1 or int(np.prod(shape)) * dtype.itemsize > _MAX_BYTES:
         raise ValueError(shape)
@@ -237,10 +229,12 @@ def serve(megabytes: int) -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of libraries goes to standard error
     _limit_resources(megabytes)
-    if megabytes == SCAN_MEMORY_MB:
-        for name in installed("limner.readers"):
-            with contextlib.suppress(Exception):  # told when it is asked for
-                _reader(name)
+    gc.disable()  # what modules define is no garbage, and is not searched for any
+    for module in _LOADED_FIRST.get(megabytes, ()):
+        with contextlib.suppress(Exception):  # told when it is asked for
+            importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
     for line in requests:
         answer, array = _answer(json.loads(line))
         answers.write(json.dumps(answer).encode() + b"\n")
@@ -261,6 +255,8 @@ def _limit_resources(megabytes: int) -> None:
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The answer to a request, and the array that follows it, if any."""
+    import numpy as np
+
     seconds = request["seconds"]
     _set_timers(seconds, WALL_CLOCK_FACTOR * seconds + _GRACE)
     try:
@@ -289,81 +285,3 @@ def _set_timers(processor: float, clock: float) -> None:
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, processor)
         signal.setitimer(signal.ITIMER_REAL, clock)
-
-
-def identify(name: str, reader: Reader, uri: str, head: bytes) -> int:
-    """Call `Reader.identify` of the reader `name`. Raises `LimnerError`, also where the file breaks the reader."""
-    return int(_ask("identify", name, reader, uri, head.decode("latin-1"), IDENTIFY_SECONDS))
-
-
-def scan_file(name: str, reader: Reader, uri: str, options: Options) -> tuple[ImageInfo, ...]:
-    """Call `Reader.scan` of the reader `name`. Raises `LimnerError`, also where the file breaks the reader."""
-    return tuple(map(ImageInfo.from_json, _ask("scan_file", name, reader, uri, options.texts(), SCAN_SECONDS)))
-
-
-def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> FolderScan:
-    """Call `FolderReader.scan_folder`, or else `Reader.scan` for a folder. Raises `LimnerError` likewise."""
-    infos, failed, side = _ask("scan_folder", name, reader, folder, options.texts(), FOLDER_SECONDS)
-    return FolderScan(
-        tuple(map(ImageInfo.from_json, infos)),
-        tuple(
-            (tuple(files), ReadError(subject, rule, value=value, remedy=remedy))
-            for files, (subject, rule, value, remedy) in failed
-        ),
-        tuple((str(path), str(reason)) for path, reason in side),
-    )
-
-
-def _ask(method: str, name: str, reader: Reader, uri: str, argument: Any, seconds: float) -> Any:
-    """`run_reader` in the sandbox where that can import the reader, else in this process."""
-    try:
-        if not _is_sandboxed(name, type(reader)):
-            return _run(method, reader, name, uri, argument)
-        seconds = REMOTE_SECONDS if is_remote(uri) else seconds
-        call = f"{__name__}:run_reader"
-        return run_sandboxed(call, method, name, uri, argument, seconds=seconds, megabytes=SCAN_MEMORY_MB)
-    except LimnerError:
-        raise
-    except Exception as error:
-        code = error.code if isinstance(error, SandboxError) else "raised"
-        kind = error.value if isinstance(error, SandboxError) else type(error).__name__
-        if kind == "UnicodeEncodeError":
-            rule = f"must have a name in UTF-8 for the reader {name!r}"
-            raise ReadError(uri, rule, remedy="Rename the file") from error
-        if code == "raised":
-            rule, value = f"must be a file that the reader {name!r} can parse", f"{kind} in the reader"
-            remedy = "Get an undamaged copy of the file, or report a defect of the reader if it is undamaged"
-            raise ReadError(uri, rule, value=value, remedy=remedy) from error
-        rule, remedy = _RULES[code]
-        raise ReadError(uri, rule, value=kind, remedy=remedy) from error
-
-
-@cache
-def _is_sandboxed(name: str, kind: Any) -> bool:
-    if getattr(kind, "isolated", False) or name not in installed("limner.readers"):
-        return False
-    return load("limner.readers", name) is kind
-
-
-@cache
-def _reader(name: str) -> Reader:
-    make: Any = load("limner.readers", name)
-    return make()
-
-
-def run_reader(method: str, name: str, uri: str, argument: Any) -> Any:
-    """Call a method of an installed reader with a value from JSON, and return its result as JSON."""
-    return _run(method, _reader(name), name, uri, argument)
-
-
-def _run(method: str, reader: Reader, name: str, uri: str, argument: Any) -> Any:
-    if method == "identify":
-        return reader.identify(uri, argument.encode("latin-1"))
-    options = parse_options(options_of(reader), argument, f"reader {name!r}")
-    if method == "scan_file":
-        return [info.to_json() for info in reader.scan(uri, options)]
-    if not isinstance(reader, FolderReader):
-        return [info.to_json() for info in reader.scan(uri, options)], [], []
-    found = reader.scan_folder(uri, options)
-    failed = [[list(files), error.parts] for files, error in found.failed]
-    return [info.to_json() for info in found.infos], failed, found.side

@@ -18,7 +18,8 @@ import shapely
 
 from .errors import LimnerError, RequestError, excerpt
 from .files import open_regular, read_file
-from .sandbox import SCAN_MEMORY_MB, SCAN_SECONDS, SandboxError, run_sandboxed
+from .reader_calls import SCAN_SECONDS
+from .sandbox import SCAN_MEMORY_MB, SandboxError, run_sandboxed
 
 SUFFIXES: Final = (".gpkg", ".fgb", ".shp", ".kml")
 """Of the files that are read here."""

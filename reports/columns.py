@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -213,6 +213,37 @@ INSTANCES: tuple[Column[FindingsBatch], ...] = (
 )
 """Columns of areas that were split into instances. After them comes the mean of each channel, `mean.CHANNEL`."""
 
+REVIEWED: Final = "limner."
+"""What the names of the notes and numbers of a review begin with, to tell them from a model's own."""
+
+
+def _review(name: str, description: str) -> Column[FindingsBatch]:
+    return Column(name, "category", description, lambda batch: batch.table.notes.get(REVIEWED + name))
+
+
+_REVIEW_KINDS = "accepted, rejected, relabelled, drawn, conflict (reviewers decide differently) or not reviewed"
+
+REVIEW: tuple[Column[FindingsBatch], ...] = (
+    _review("review", _REVIEW_KINDS),
+    _review("review_label", "the label that reviewers confirmed or gave; empty without one"),
+    _review("reviewer", "who decided that, with commas between several"),
+    _review("reviewed_at", "when, the last of them (UTC, ISO 8601)"),
+    _review("review_comment", "their comment"),
+    _review("model_label", "the model's class: `label` is that after the review; empty for a drawn finding"),
+    Column(
+        "run_finding",
+        "Int64",
+        "its number in the run's own tables; empty for a drawn finding",
+        lambda batch: _whole(batch.table.numbers.get(f"{REVIEWED}run_finding", np.full(len(batch), math.nan))),
+        topic="identity",
+    ),
+)
+"""Columns of findings that were reviewed."""
+
+
+def _whole(values: Typed) -> list[int | None]:
+    return [None if math.isnan(one) else round(one) for one in values.tolist()]
+
 
 def findings_columns(record: Record, findings: Sequence[Finding] | None = None) -> list[Column[FindingsBatch]]:
     """The columns of findings of a run's kinds of image, with the model's own: those of `findings`, or of all."""
@@ -223,11 +254,19 @@ def findings_columns(record: Record, findings: Sequence[Finding] | None = None) 
         known = columnar(found)
         numbers.update(known.numbers)
         notes.update(known.notes)
+    reviewed = f"{REVIEWED}review" in notes
+    numbers = {key for key in numbers if not (reviewed and key.startswith(REVIEWED))}
+    notes = {key for key in notes if not (reviewed and key.startswith(REVIEWED))}
     means = sorted(key for key in numbers if key.startswith(MEAN))
     own = [_mean(key) for key in means] + [_number(key) for key in sorted(numbers - {PERIMETER, *means})]
     own += [_note(key) for key in sorted(notes)]
     tma = any(CoreGrid.of(image.info) is not None for image in record.images)
-    declared = [*FINDINGS, *([CORE] if tma else ()), *(INSTANCES if PERIMETER in numbers else ())]
+    declared = [
+        *FINDINGS,
+        *([CORE] if tma else ()),
+        *(INSTANCES if PERIMETER in numbers else ()),
+        *(REVIEW if reviewed else ()),
+    ]
     return [*columns_for(declared, (image.info.kind for image in record.images)), *with_unique_names(own), *MODEL]
 
 

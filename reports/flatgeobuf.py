@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import shapely
-
 from ..readers.files import atomic_path
 from .columns import findings_columns
 from .geoparquet import ARROW_TYPES
 from .measures import batches
-from .rfc7946 import to_crs
+from .rfc7946 import batch_to_wkb
 from .writer import ImageRecord, Record, image_file, write_per_image
 
 
@@ -58,7 +56,7 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
 
     def rows() -> Iterator[Any]:
         for batch in batches(replace(record, images=(image,))):
-            outlines = shapely.to_wkb(to_crs(batch.geometries, image.info.placement), byte_order=1)
+            outlines = batch_to_wkb(batch)
             values = [column.array(batch) for column in columns]
             arrays = [pa.array(one, field.type, from_pandas=True) for one, field in zip(values, types, strict=True)]
             yield pa.RecordBatch.from_arrays([*arrays, pa.array(outlines, pa.binary())], schema=schema)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 
 from ..model.merged_findings import columnar
 from ..readers.errors import RequestError
@@ -24,7 +23,7 @@ from .csv_safety import clean_text
 from .layer_styles import qml, sld
 from .measures import FindingsBatch, all_labels
 from .palette import Palette
-from .rfc7946 import to_crs
+from .rfc7946 import batch_to_wkb
 from .streams import Stream, write_stream
 from .table import Column
 from .writer import DISCLAIMER, ImageRecord, Record
@@ -111,7 +110,7 @@ class _Layer:
 
     def add(self, batch: FindingsBatch) -> None:
         """Add a batch."""
-        self._shapes.append(shapely.to_wkb(to_crs(batch.geometries, batch.image.info.placement)))
+        self._shapes.append(batch_to_wkb(batch))
         self._values.append([column.array(batch) for column in self._columns])
         self._rows = max(0, self._rows) + len(batch)
         if self._rows >= _WRITTEN_AT_ONCE:

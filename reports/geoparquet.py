@@ -22,7 +22,7 @@ from ..readers.geodesy import parse_crs
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch, Numbers, Shapes
-from .rfc7946 import to_crs
+from .rfc7946 import batch_to_crs, batch_to_wkb
 from .streams import Stream, write_stream
 from .table import Column
 from .writer import ImageRecord, Record, image_file
@@ -113,12 +113,12 @@ class _File:
         """Add findings; write those that are enough."""
         import pyarrow as pa
 
-        placed = to_crs(batch.geometries, batch.image.info.placement)
+        placed = batch_to_crs(batch)
         boxes = shapely.bounds(placed).reshape(-1, 4)
         sides = [pa.array(side, from_pandas=True) for side in boxes.T]
         arrays = [_array(column, batch) for column in self._columns]
         box = pa.StructArray.from_arrays(sides, fields=list(self._schema.field("bbox").type))
-        geometry = pa.array(shapely.to_wkb(placed, byte_order=1), pa.binary())
+        geometry = pa.array(batch_to_wkb(batch), pa.binary())
         self._tables.append(pa.Table.from_arrays([*arrays, box, geometry], schema=self._schema))
         self._keys.append(hilbert(batch.bounds, self._image.info.size))
         with np.errstate(invalid="ignore"):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -43,6 +44,8 @@ class FindingsBatch:
     """The number of the first finding within the image."""
     identifiers: Counter[uuid.UUID] = field(default_factory=Counter[uuid.UUID])
     """How often each identifier was given in earlier batches of the image."""
+    shared: dict[object, npt.NDArray[Any]] = field(default_factory=dict[object, npt.NDArray[Any]])
+    """What one report made of the batch and others need too, by what it is; not to be changed."""
 
     def __len__(self) -> int:
         return len(self.findings)

@@ -26,7 +26,7 @@ from ..readers.densify import densify_all
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo
-from .measures import Numbers, Shapes, lonlat
+from .measures import FindingsBatch, Numbers, Shapes, lonlat
 
 DECIMALS = 7
 """Decimals of a degree in a GeoJSON file: 11 mm."""
@@ -91,6 +91,20 @@ def to_crs(geometries: Shapes, placement: Placement) -> Shapes:
     )
 
 
+def batch_to_crs(batch: FindingsBatch) -> Shapes:
+    """`to_crs` of a batch's findings, for all reports that need it."""
+    if to_crs not in batch.shared:
+        batch.shared[to_crs] = to_crs(batch.geometries, batch.image.info.placement)
+    return batch.shared[to_crs]
+
+
+def batch_to_wkb(batch: FindingsBatch) -> npt.NDArray[np.object_]:
+    """`batch_to_crs` as little-endian WKB."""
+    if shapely.to_wkb not in batch.shared:
+        batch.shared[shapely.to_wkb] = shapely.to_wkb(batch_to_crs(batch), byte_order=1)
+    return batch.shared[shapely.to_wkb]
+
+
 def part_boxes(placed: Shapes) -> Numbers:
     """West, south, east, north (M, 4) of every polygon of shapes from `to_wgs84`."""
     return shapely.bounds(shapely.get_parts(placed[~shapely.is_missing(placed)])).reshape(-1, 4)
@@ -153,10 +167,12 @@ def _nearest(degrees: Points) -> Points:
 
 def _crossing(placed: Shapes) -> npt.NDArray[np.intp]:
     """Indices of shapes with more than 180 degrees of longitude between two vertices, or with a vertex at a pole."""
-    rings, shape = shapely.get_rings(placed, return_index=True)
+    west, south, east, north = shapely.bounds(placed).T
+    wide = np.flatnonzero((east - west > 180.0) | (north > _POLE) | (south < -_POLE))  # the others need no closer look
+    rings, shape = shapely.get_rings(placed[wide], return_index=True)
     degrees, ring = shapely.get_coordinates(rings, return_index=True)
     jumps = (ring[1:] == ring[:-1]) & (np.abs(np.diff(degrees[:, 0])) > 180.0)
-    return np.unique(shape[ring[np.flatnonzero(jumps | (np.abs(degrees[1:, 1]) > _POLE)) + 1]])
+    return np.unique(wide[shape[ring[np.flatnonzero(jumps | (np.abs(degrees[1:, 1]) > _POLE)) + 1]]])
 
 
 def _cut(shape: BaseGeometry, *, meridians: bool) -> BaseGeometry:

@@ -73,7 +73,16 @@ class Column(Generic[B_contra]):
     topic: Topic = "finding"
 
     def array(self, batch: B_contra) -> Typed:
-        """The values of a batch (N,), rounded: float64 with NaN, or int64, or objects (int, bool or str) with None."""
+        """The values of a batch (N,), rounded: float64 with NaN, or int64, or objects (int, bool or str) with None.
+
+        A batch may have a dictionary `shared`, in which they are kept for other tables: they are not to be changed.
+        """
+        shared: dict[object, Typed] = getattr(batch, "shared", {})
+        if self not in shared:
+            shared[self] = self._array(batch)
+        return shared[self]
+
+    def _array(self, batch: B_contra) -> Typed:
         values: Any = None if batch.kind is not None and batch.kind not in self.kinds else self.values(batch)
         single = isinstance(values, str | int | float | None)
         if self.dtype == "float64":
@@ -101,6 +110,8 @@ class Column(Generic[B_contra]):
         if self.dtype == "float64":
             return _number_cells(values, self._decimals(batch))
         rows: list[object] = values.tolist()
+        if self.dtype == "int64":
+            return list(map(str, rows))
         cells = {one: of_text(one) if isinstance(one, str) else plain_text(one) for one in set(rows)}
         return [cells[one] for one in rows]
 

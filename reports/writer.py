@@ -181,6 +181,10 @@ class ImageRecord:
     whole, with the image's own pixels, made square in the patient. Read at each call; None for each where the image
     cannot be read any more."""
 
+    part_pictures: Callable[[Sequence[tuple[int, Box]], int], Iterator[Overview | None]] | None = None
+    """Pictures of parts of planes in the same way: ((plane, box in level-0 pixels), …, most px on the long side) → one
+    for each part, reduced and never enlarged."""
+
     spec: InputSpec | None = None
     """What the annotator needed of the image; None where that is not known."""
 

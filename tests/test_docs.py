@@ -30,7 +30,7 @@ from limner.pipelines.overlay.compare import TRANSITIONS
 from limner.pipelines.overlay.merge import COVERAGE
 from limner.pipelines.settings_files import presets
 from limner.readers.raster.bands import SENSORS
-from limner.reports.columns import FINDINGS, INSTANCES, MODEL
+from limner.reports.columns import FINDINGS, INSTANCES, MODEL, REVIEW
 from limner.reports.cores import CORES, core_label_columns
 from limner.reports.overlay.zones import ZONES
 from limner.reports.overlay.zones import label_columns as zone_label_columns
@@ -236,6 +236,7 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("summary.csv", [*SUMMARY, *label_columns("LABEL"), *MODEL]),
         ("areas.csv", AREAS),
         ("Objects", INSTANCES),
+        ("A reviewed run", REVIEW),
         ("files.csv", FILES),
         ("studies.csv", STUDIES),
         ("series.csv", SERIES),
@@ -245,7 +246,19 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("reference.csv", REFERENCE),
     ],
     ids=[
-        *("findings", "summary", "areas", "objects", "files", "studies", "series", "slices", "structures", "cores"),
+        *(
+            "findings",
+            "summary",
+            "areas",
+            "objects",
+            "reviewed",
+            "files",
+            "studies",
+            "series",
+            "slices",
+            "structures",
+            "cores",
+        ),
         "reference",
     ],
 )

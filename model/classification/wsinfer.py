@@ -27,6 +27,7 @@ from ...readers.image import ImageInfo
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import weights
 from ..checkpoints.files import HUB_ID, CheckpointFiles, as_numbers, find_files
+from ..checkpoints.inputs import apply_tables
 from ..checkpoints.memory import file_bytes, memory_errors
 from ..checkpoints.untrusted import MAX_TILE, UntrustedDict, check_archive, read_bytes, wrap_errors
 from ..options import CheckpointAnnotator, CheckpointOptions, Names, select_labels
@@ -216,8 +217,9 @@ class TorchScript:
         """
         import torch
 
-        values = torch.from_numpy(np.array(tile)).permute(2, 0, 1).to(torch.float32) / 255
-        batch = ((values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])[None]
+        shares = torch.arange(256, dtype=torch.float32) / 255
+        inputs = (shares - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
+        batch = torch.from_numpy(apply_tables(np.asarray(tile), inputs.numpy()))[None]
         rule = f"must take tiles of {tuple(batch.shape[1:])} and return numbers"
         remedy = f"Correct patch_size_pixels or Resize in {CONFIG}"
         with (

@@ -20,6 +20,7 @@ from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
 from ..checkpoints import onnx, tile_statistics, weights
+from ..checkpoints.inputs import apply_tables
 from ..checkpoints.memory import file_bytes
 from ..checkpoints.onnx import OnnxHeader, OnnxNetwork
 from ..checkpoints.untrusted import MAX_TILE, parse_json, parse_python_literal, read_bytes
@@ -244,11 +245,16 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         statistics = tile_statistics.measure(content, canvas, tile=spec.tile, layout="NCHW", name=name)
         return replace(spec, fitted=tile_statistics.add(statistics, spec.fitted))
 
-    def _input(self, pixels: Pixels) -> ClassScores:
-        """The network's input (H, W, 3) of RGB (H, W, 3)."""
-        mean, std = (np.asarray(values) for values in (self._config.mean, self._config.std))
-        values: ClassScores = ((pixels / 255 - mean) / std).astype(np.float32)
+    @cached_property
+    def _inputs(self) -> ClassScores:
+        """The network's inputs (3, 256) for all numbers of a channel."""
+        mean, std = (np.asarray(values)[:, None] for values in (self._config.mean, self._config.std))
+        values: ClassScores = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
         return values
+
+    def _input(self, pixels: Pixels) -> ClassScores:
+        """The network's input (H, W, 3), in memory channel by channel, of RGB (H, W, 3)."""
+        return apply_tables(pixels, self._inputs).transpose(1, 2, 0)
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `SupportsCost`. The network keeps the memory of a tile."""

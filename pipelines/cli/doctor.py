@@ -22,9 +22,10 @@ from ...readers.image import ImageInfo
 from ...readers.plugins import install_hint, installed, require_extra
 from ..config import Settings
 from ..describe import pixel_size_text
+from ..pixel_size import ground_metres
 from ..plan_text import plan_rows
 from ..progress import EventHandler
-from ..run.analysis_scale import STATE_CRS, STATE_PIXEL_SIZE, ground_metres
+from ..run.analysis_scale import STATE_CRS, STATE_PIXEL_SIZE
 from ..run.engines import cores
 from ..run.estimate import total_memory
 from ..run.execute import PreparedRun, prepare

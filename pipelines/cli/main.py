@@ -9,6 +9,7 @@ import json
 import sys
 import traceback
 from collections import Counter
+from copy import copy
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,8 @@ from .check import check_app
 from .features import add_features
 from .models import models_app
 from .overlay import add_overlay_commands
-from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
+from .review import review_app
+from .settings_options import PLANNING, READING, REPORTING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, plural, print_message, print_result, terminal, visible
 from .train import train_app
 from .view import add_view
@@ -48,6 +50,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(models_app, name="model", hidden=True)
 app.add_typer(train_app, name="train")
 app.add_typer(check_app, name="check")
+app.add_typer(review_app, name="review")
 
 
 @app.callback(invoke_without_command=True)
@@ -62,9 +65,6 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run the same command again to resume."""
-    from ...readers.sandbox import start_scanning
-
-    start_scanning()
     from ..progress import TerminalProgress, stopped_text
     from ..run.execute import run
     from ..run_result import run_text
@@ -116,9 +116,6 @@ add_view(app)
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
-    from ...readers.sandbox import start_scanning
-
-    start_scanning()
     from ..plan_text import plan_text, time_text
     from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
@@ -146,9 +143,6 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
-    from ...readers.sandbox import start_scanning
-
-    start_scanning()
     from ..describe import scanned_json, scanned_text
     from ..run.option_checks import check_options
     from ..run.redaction import scan_with_redaction, unmatched_entries
@@ -173,7 +167,7 @@ def info_command(
 
 
 @add_command(app, "report")
-@with_settings(OBJECTS)
+@with_settings(REPORTING)
 def report_command(
     settings: "Settings",
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
@@ -191,19 +185,22 @@ def report_command(
         typer.Option("--reference", metavar="FILE", help="Reference mask as NIfTI, or IMAGE=FILE; repeatable."),
     ] = None,
 ) -> None:
-    """Write the reports of a run again; the files are identical, unless settings of objects are given."""
+    """Write the reports of a run again; the files are identical, unless settings of objects or reports are given."""
     from ...reports.reference import ReferenceCsv, match_references
     from ..progress import TerminalProgress
     from ..run.dicom_objects import write_run_reports
     from ..run.manifest import load_manifest
     from ..run.reporting import load_writers, read_record
 
+    if others := sorted(settings.model_fields_set - {*REPORTING, "preset"}):
+        rule, remedy = f"must be among {', '.join(REPORTING)}", "Leave others out: those of the run hold"
+        raise RequestError("the settings of limner report", rule, value=", ".join(others), remedy=remedy)
     folder = Path(run_folder)
     named = [name for text in reports or () for name in text.split(",")]
-    load_writers(named)  # so that an unknown name comes before a missing folder
+    load_writers(named, settings.report_options)  # so that an unknown name comes before a missing folder
     config = load_manifest(folder)["config"]
     names = named or config["reports"]
-    writers = load_writers(names, config.get("report_options"))
+    writers = load_writers(names, {**config.get("report_options", {}), **settings.report_options})
     given = settings.model_dump(include=settings.model_fields_set & set(OBJECTS))
     record = read_record(folder, changes=given)
     if reference:
@@ -334,7 +331,7 @@ def main() -> NoReturn:
     with terminal():
         try:
             try:
-                app(prog_name="limner")
+                _asked(sys.argv[1:2])(prog_name="limner")
             finally:
                 sys.stdout.flush()
         except LimnerError as error:
@@ -352,6 +349,14 @@ def main() -> NoReturn:
             )
             sys.exit(BUG)
     sys.exit(0)
+
+
+def _asked(words: "Sequence[str]") -> typer.Typer:
+    """The app with the command that is named only, if one is: making the options of all takes longer than scanning."""
+    asked = copy(app)
+    asked.registered_commands = [one for one in app.registered_commands if one.name in words]
+    asked.registered_groups = [one for one in app.registered_groups if one.name in words]
+    return asked if asked.registered_commands or asked.registered_groups else app
 
 
 def _print_problems(reports: "Sequence[WrittenReport]", *, requested: bool) -> None:

@@ -9,13 +9,17 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ...readers.errors import RequestError
 from ..config import Settings
-from ..setting_values import known_values
+from ..object_settings import OBJECTS
+from ..setting_values import descriptions, known_values
 
 READING = (
     *("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel"),
     *("metres_per_pixel", "scene", "icc", "names", "crosswalk", "reader_options"),
 )
 """Settings of reading images."""
+
+REPORTING = (*OBJECTS, "report_options")
+"""Settings of reports that are written again."""
 
 RUNNING = tuple(Settings.model_fields)
 """Settings of a run."""
@@ -25,16 +29,24 @@ PLANNING = tuple(name for name in RUNNING if name not in {"out", "reports"})
 
 
 class _Command(TyperCommand):
-    """A command whose help lists the values of its settings, looked up only when the help is shown."""
+    """A command whose settings are described, with their values, only when its help is shown or a word completed."""
 
     def get_help(self, ctx: Any) -> str:
         """The help, with values."""
+        self._describe()
+        return super().get_help(ctx)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Completions, which shells show with the help."""
+        self._describe()
+        return super().shell_complete(ctx, incomplete)
+
+    def _describe(self) -> None:
         for option in self.params:
             if option.name in Settings.model_fields and isinstance(option, TyperOption | TyperArgument):
-                option.help = f"{option.help or ''}{_values_text(option.name, known_values(option.name))}"
+                option.help = f"{_help(option.name)}{_values_text(option.name, known_values(option.name))}"
             elif isinstance(option, TyperOption) and "Default" in (option.help or ""):
                 option.show_default = False
-        return super().get_help(ctx)
 
 
 def add_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -82,16 +94,16 @@ def complete(name: str) -> Callable[[str], list[str]]:
 
 
 def _parameter(name: str) -> inspect.Parameter:
-    """A setting as a parameter for typer, whose help lists no values yet."""
+    """A setting as a parameter for typer, which is not described yet."""
     kind, flag = Settings.model_fields[name].annotation, f"--{name.replace('_', '-')}"
     if name == "inputs":
-        return _optional(name, list[str], typer.Argument(help=_help(name), show_default=False, metavar="INPUTS"))
+        return _optional(name, list[str], typer.Argument(show_default=False, metavar="INPUTS"))
     if kind is bool:
-        return _optional(name, bool, typer.Option(f"{flag}/--no-{flag[2:]}", help=_help(name)))
+        return _optional(name, bool, typer.Option(f"{flag}/--no-{flag[2:]}"))
     number = int if kind is int else float if kind is float else None
     metavar = "NUMBER" if number else "NAME=VALUE" if _is_mapping(name) else "|".join(_literals(name)) or "TEXT"
     repeatable = _is_mapping(name) or Settings.model_fields[name].default == ()
-    option = typer.Option(flag, help=_help(name), metavar=metavar, autocompletion=complete(name))
+    option = typer.Option(flag, metavar=metavar, autocompletion=complete(name))
     return _optional(name, number or (list[str] if repeatable else str), option)
 
 
@@ -115,9 +127,8 @@ def _values_text(name: str, values: Sequence[str]) -> str:
 
 def _help(name: str) -> str:
     """A setting's description with its default."""
-    field = Settings.model_fields[name]
-    default = field.default
-    parts = [field.description or ""]
+    default = Settings.model_fields[name].default
+    parts = [descriptions()[name]]
     if isinstance(default, str | int | float) and default not in ("", False, 0) and "Default" not in parts[0]:
         parts.append(f"Default: {str(default).lower() if isinstance(default, bool) else default}.")
     if _is_mapping(name):

@@ -26,7 +26,18 @@ def train_command() -> None:
 @with_settings((*READING, "out", "resolution", "stretch", "fetch"))
 def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer calls it by name
     settings: "Settings",
-    labels: Annotated[str, typer.Option("--labels", help="GeoJSON or GeoPackage, a folder of them, or a CSV.")],
+    labels: Annotated[str, typer.Option("--labels", help="GeoJSON or GeoPackage, a folder of them, or a CSV.")] = "",
+    reviews: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--review",
+            metavar="RUN[=REVIEW]",
+            help="A run whose reviews are labels: all of them, or a file or a reviewer's; repeatable.",
+        ),
+    ] = None,
+    rejected: Annotated[
+        str, typer.Option("--rejected", help="Class of findings that were rejected. Default: they are left out.")
+    ] = "",
     encoder: Annotated[
         str,
         typer.Option(
@@ -52,7 +63,10 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     from ..train.training_set import ProbeConfig
 
     kind = cast("HeadKind", head)  # which `ProbeConfig` checks
-    config = ProbeConfig(labels, encoder, label_field, tile, kind, folds, inside, rest, block, licence, features)
+    several = tuple(reviews or ())
+    config = ProbeConfig(
+        labels, encoder, label_field, tile, kind, folds, inside, rest, block, licence, features, several, rejected
+    )
     with TerminalProgress() as on_event:
         trained = train_probe(settings, config, on_event)
     print_result(_summary(trained.card))

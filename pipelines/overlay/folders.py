@@ -36,15 +36,16 @@ def write_statements(folder: Path, use: str, statements: Sequence[str], more: Ma
     return path
 
 
-def write_layers(record: Record, folder: Path, name: str) -> list[Path]:
-    """Write findings as CSV, GeoPackage, GeoParquet and GeoJSON, those that suit the image, named `name` instead.
+def write_layers(record: Record, folder: Path, name: str, writers: Sequence[str] = ()) -> list[Path]:
+    """Write findings with some writers, or as CSV, GeoPackage, GeoParquet and GeoJSON, those that suit the image.
 
-    Slides have QuPath's GeoJSON. Raises `StoreError` where one cannot be written.
+    Slides have QuPath's GeoJSON. Files are named `name` instead of findings. Raises `StoreError` where one cannot be
+    written.
     """
     slides = any(image.info.placement.crs is None for image in record.images)
     names = ["findings-csv", "summary-csv", *(["qupath"] if slides else ["geojson", "geopackage", "geoparquet"])]
     paths: list[Path] = []
-    for report in write_reports(record, folder, load_writers(names)):
+    for report in write_reports(record, folder, load_writers(writers or names)):
         if report.error:
             remedy = "Free disk space, or give another --out"
             raise StoreError(f"the report {report.writer}", "must be written", value=report.error, remedy=remedy)

@@ -56,6 +56,11 @@ class ReviewFile:
     incomplete: bool
     """Whether its last line is not complete, and was ignored."""
 
+    @property
+    def notice(self) -> str:
+        """A sentence on that."""
+        return f"{self.path}: its last line was not complete, as when a process is killed, and is left out."
+
 
 def header_line(header: Header) -> bytes:
     """A header as a line."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hashlib import blake2s
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -18,12 +18,10 @@ from ...readers.files import open_regular
 from ...reports.writer import ImageRecord, Record
 from ..run.reporting import read_record
 from ..run.reveal import check_outside_runs
-from ..run.run_folder import StoreError, append_synced, as_store_errors, cut_incomplete_line, lock
+from ..run.run_folder import REVIEWS, StoreError, append_synced, as_store_errors, cut_incomplete_line, lock
 from .actions import Action, check_reviewer, is_outline, parse_action, polygon, split_key
 from .decisions import Decision, Decisions, Event
 from .log import MAX_LINE_BYTES, SUFFIX, Header, event_line, header_line, read_review_file
-
-_INCOMPLETE: Final = "Its last line was not complete, as when a process is killed, and is left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ class Review:
                 raise RequestError(str(self.path), f"must be {self.reviewer}'s own review", value=value, remedy=remedy)
         self._decisions = folded(found.path, found.events)
         if found.incomplete:
-            self.notices.append(f"{self.path}: {_INCOMPLETE}.")
+            self.notices.append(found.notice)
             with as_store_errors(self.path):
                 cut_incomplete_line(self.path, longest=MAX_LINE_BYTES)
 
@@ -225,7 +223,7 @@ class Review:
 def reviews_folder(run: Path) -> Path:
     """Where the reviews of a run lie by default: RUN.reviews beside it."""
     folder = run.resolve()
-    return folder.with_name(f"{folder.name}.reviews")
+    return folder.with_name(f"{folder.name}{REVIEWS}")
 
 
 def check_run(path: Path, header: Header, record: Record) -> None:

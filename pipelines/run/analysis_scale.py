@@ -5,23 +5,11 @@ import math
 from ...model.annotator import InputSpec
 from ...model.montage import MAX_ENLARGEMENT, StackMontage
 from ...readers.errors import ModelError, RequestError
-from ...readers.geodesy import metres_per_pixel
-from ...readers.image import ImageInfo, Kind
+from ...readers.image import ImageInfo
 from ...readers.regions import snap_scale, whole_scale
 from ..config import Settings
+from ..pixel_size import format_pixel_size, ground_metres, pixel_aspect
 from ..resolution import Resolution
-
-
-def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
-    """Metres on the ground per level-0 pixel along x and y, at the image centre; None where not known."""
-    return metres_per_pixel(info.placement, (info.size[0] / 2, info.size[1] / 2))
-
-
-def format_pixel_size(metres: float, kind: Kind = "map") -> str:
-    """A pixel size in the unit of its kind of image, to four digits: 30 m, 0.5 µm, 0.6615 mm."""
-    if kind == "study":
-        return f"{metres * 1e3:.4g} mm"
-    return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
 
 
 def analysis_scale(
@@ -81,12 +69,6 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str, whole: int = 0
     if model_metres is not None:
         _check_model_resolution(info, actual, scale, model_metres, spec.tolerates)
     return scale
-
-
-def pixel_aspect(info: ImageInfo) -> tuple[float, float]:
-    """The sides (x, y) of a pixel in any unit, where no placement states its size: square unless a study says more."""
-    sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
-    return (sides[0], sides[1]) if sides else (1.0, 1.0)
 
 
 STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"

@@ -20,8 +20,9 @@ from ...readers.image import ImageInfo
 from ...readers.mask_files import FoundMask
 from ...readers.plugins import require_extra
 from ...readers.regions import Region
-from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
+from ...readers.registry import limit_caches
 from ...readers.sandbox import release_sandbox
+from ...readers.scanned_files import COUNTED_ONCE, ScannedFile
 from ...reports.reference import ReferenceCsv, match_references
 from ..cli.terminal import plural
 from ..config import CLOUD_MODEL, Settings
@@ -214,6 +215,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     on_event(Message("Scanning the inputs"))
     check_options(settings)
     _limit_caches(settings)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait busily between two tiles
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
         _report_unmatched(settings, scanned, redactor, on_event)
@@ -397,8 +399,8 @@ def _annotate(
     _, threads = workers_and_threads(settings, prepared)
     job = prepared.job(threads)
     if todo and job is not None:
-        if prepared.limit is not None:
-            release_sandbox()  # it holds libraries, and may not be needed again
+        if prepared.limit is not None or all(image.info.kind != "study" for image in plan.images):
+            release_sandbox()  # it holds libraries, and may not be needed again: it decodes studies
         release_freed_memory()  # of planning, which takes more than a region
         work = _make_engine(settings, job, prepared).annotate(_batches(todo, prepared.division.batch, plan.volumes))
     with contextlib.closing(work):  # ends the workers in any case

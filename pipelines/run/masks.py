@@ -12,6 +12,7 @@ from ...readers.errors import RequestError
 from ...readers.image import ImageInfo
 from ...readers.mask_files import BANDS, FoundMask, find_band_mask, find_file_mask
 from ...readers.masks import ImageMask, OpenMask
+from ...readers.raster.stac import keep_queries
 from ...readers.regions import Region
 from ..config import CLOUD_MODEL, Settings
 
@@ -110,6 +111,7 @@ class RegionMasks:
             return Masked(roi_mask(region, planned.mask.area, whole=True), exclude=planned.excludes)
         if info.id not in self._open:
             self.close()
+            keep_queries(info.files)  # before the image itself is open
             self._open[info.id] = raster.open()
         return Masked(self._open[info.id].masked(region, info.placement), exclude=planned.excludes)
 

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -265,13 +266,20 @@ def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: Reduce
         return
     needed = channel_names(info, spec, None)
     places = [place for place, channel in enumerate(channels) if channel.name in needed]
-    (low, high), outside, medians = spec.value_range, 0.0, list[float]()
-    for place in places:  # one after the other, since all of them would take much memory
-        values = np.abs(overview.pixels[overview.valid, place]) * channels[place].scale + channels[place].offset
+    (low, high), outside = spec.value_range, 0.0
+
+    def values_of(place: int) -> npt.NDArray[np.float64]:  # of one channel at a time, since all take much memory
+        values = np.abs(overview.pixels[overview.valid, place]).astype(np.float64)
+        values *= channels[place].scale
+        values += channels[place].offset
+        return values
+
+    for place in places:
+        values = values_of(place)
         outside += float(np.mean((values < low) | (values > high))) / len(places)
-        medians.append(float(np.median(values)))
     if outside > _WRONG_VALUES:
         types = ", ".join(sorted({channels[place].dtype for place in places}))
+        medians = [float(np.median(values_of(place))) for place in places]
         raise ModelError(
             info.id or info.uri,
             f"must have values of {spec.quantity} between {low:g} and {high:g} for the model",

@@ -21,20 +21,22 @@ from ...model.annotator import Annotator, InputSpec, SupportsDomain, SupportsPic
 from ...model.domain import whole_tiles
 from ...model.montage import StackMontage
 from ...readers.errors import LimnerError, ReadError, RequestError
+from ...readers.files import is_remote
 from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.mask_files import FoundMask
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
 from ...readers.regions import Grid, Region, cut_regions
-from ...readers.registry import ScannedFile
 from ...readers.render import Stretch
+from ...readers.scanned_files import ScannedFile
 from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Settings, is_path
+from ..pixel_size import ground_metres, pixel_aspect
 from ..progress import EventHandler, Inspecting
 from ..slice_choice import slices_text
-from .analysis_scale import analysis_scale, ground_metres, pixel_aspect
+from .analysis_scale import analysis_scale
 from .domain_check import check_domain
 from .kept_overviews import keep_overview
 from .masks import PlannedMask, plan_mask
@@ -258,7 +260,12 @@ def _check_tissue(settings: Settings, infos: Sequence[ImageInfo]) -> None:
     if settings.tma and infos and not slides:
         kinds = ", ".join(sorted({f"a {info.kind}" for info in infos}))
         raise RequestError("--tma", "must be given for slides", value=kinds, remedy="Leave it out")
-    if is_path(settings.tissue) and not Path(settings.tissue).is_dir() and slides != 1:
+    if not is_path(settings.tissue):
+        return
+    if not is_remote(settings.tissue) and not Path(settings.tissue).exists():
+        rule, remedy = "must be auto, off, or a file or folder that exists", "Give --tissue off to analyse whole slides"
+        raise RequestError("--tissue", rule, value=settings.tissue, remedy=remedy)
+    if not Path(settings.tissue).is_dir() and slides != 1:
         rule, remedy = "must be for one slide, being one file", "Give a folder with tissue-ID.geojson for each slide"
         raise RequestError("--tissue", rule, value=plural(slides, "slide"), remedy=remedy)
 

@@ -31,7 +31,7 @@ from ...model.finding import Result
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
-from ...readers.pseudonyms import KEY_VARIABLE
+from ...readers.kinds import KEY_VARIABLE
 from ...readers.regions import Region
 from ...readers.registry import open_image
 from ..cli.terminal import plural
@@ -448,6 +448,7 @@ class _Actor:
         """Begin the job. Relative paths are from `folder`, where it exists."""
         with contextlib.suppress(OSError):
             os.chdir(folder)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `execute.run`
         found = installation()
         if found != expected:
             remedy = "Install the same checkout on every node"

@@ -5,20 +5,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from ...readers.errors import LimnerError
+import numpy as np
+
+from ...readers.errors import LimnerError, ReadError
+from ...readers.geometry import Box
 from ...readers.image import Image, ImageInfo
 from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, read_overview
 from ...readers.registry import open_image
 from ...readers.render import Stretch, render
 from ...reports.writer import ImageRecord, Overview
-from .analysis_scale import ground_metres, pixel_aspect
+from ..pixel_size import ground_metres, pixel_aspect
 from .kept_overviews import load_overview
 from .overview_stats import needed_channels
 from .plan import ImagePlan
 
 _KEPT_BYTES: Final = 128 << 20
+
+Item = TypeVar("Item")
 
 
 def with_kept_overviews(images: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
@@ -73,18 +78,51 @@ def slice_pictures(
 
     The long side is at most `longest` px. Pixels that are not square are enlarged along their longer side.
     """
+
+    def read(image: Image, stretch: Stretch, plane: int) -> Overview:
+        return _read(plan, stretch, image, Montage(plan.info.size, (plane,)), longest, enlarge=True)
+
+    return _pictures(plan, original, planes, read)
+
+
+def part_pictures(
+    plan: ImagePlan, original: Callable[[], ImageInfo], parts: Sequence[tuple[int, Box]], longest: int
+) -> Iterator[Overview | None]:
+    """A picture of each (plane, box in level-0 pixels), as `slice_pictures` gives them; None where one is damaged."""
+
+    def read(image: Image, stretch: Stretch, part: tuple[int, Box]) -> Overview | None:
+        plane, box = part[0], part[1].clip(*plan.info.size)
+        if box is None:
+            return None
+        x, y = square_aspect(plan)
+        across, down = box.width * max(x, y) / x, box.height * max(x, y) / y
+        factor = min(1.0, longest / max(across, down))
+        size = max(1, round(across * factor)), max(1, round(down * factor))
+        try:
+            pixels, valid = image.read(box, size, plane)
+        except ReadError:
+            return None
+        scale = (box.width / size[0], box.height / size[1])
+        found = ReducedImage(pixels, valid, np.ones_like(valid), scale)
+        return _turned(plan, _rendered(found, stretch), None)
+
+    return _pictures(plan, original, parts, read)
+
+
+def _pictures(
+    plan: ImagePlan,
+    original: Callable[[], ImageInfo],
+    items: Iterable[Item],
+    read: Callable[[Image, Stretch, Item], Overview | None],
+) -> Iterator[Overview | None]:
+    """What `read` makes of each item; None for each where the image is missing, has changed or cannot be rendered."""
     stretch = plan.stretch
     with ExitStack() as stack:
         image: Image | None = None
         with suppress(LimnerError):
             image = None if stretch is None else stack.enter_context(_open(plan, stretch, original()))
-        for plane in planes:
-            montage = Montage(plan.info.size, (plane,))
-            yield (
-                None
-                if image is None or stretch is None
-                else _read(plan, stretch, image, montage, longest, enlarge=True)
-            )
+        for item in items:
+            yield None if image is None or stretch is None else read(image, stretch, item)
 
 
 def _open(plan: ImagePlan, stretch: Stretch, info: ImageInfo) -> Image:
@@ -96,8 +134,7 @@ def _read(
 ) -> Overview:
     """Planes of an image as the plan renders them, those of a study with pixels that are square in the patient."""
     found = read_overview(image, limit=longest, montage=montage, aspect=square_aspect(plan), enlarge=enlarge)
-    shown = render(found.pixels[..., : len(stretch.channels)], found.valid, stretch)
-    return _turned(plan, found._replace(pixels=shown), montage)
+    return _turned(plan, _rendered(found, stretch), montage)
 
 
 def square_aspect(plan: ImagePlan) -> tuple[float, float]:
@@ -110,7 +147,11 @@ def square_aspect(plan: ImagePlan) -> tuple[float, float]:
     return x / min(x, y), y / min(x, y)
 
 
-def _turned(plan: ImagePlan, found: ReducedImage, montage: Montage) -> Overview:
+def _rendered(found: ReducedImage, stretch: Stretch) -> ReducedImage:
+    return found._replace(pixels=render(found.pixels[..., : len(stretch.channels)], found.valid, stretch))
+
+
+def _turned(plan: ImagePlan, found: ReducedImage, montage: Montage | None) -> Overview:
     turned = plan.grid.orientation
     pixels, valid, readable = map(turned.turn, (found.pixels, found.valid, found.readable))
     return Overview(pixels, valid, readable, turned.swap(found.scale), montage, turned)

@@ -20,9 +20,9 @@ from ...readers.crosswalk import read_crosswalk
 from ...readers.errors import LimnerError
 from ...readers.files import absolute, parse_json, read_file, write_atomic
 from ...readers.image import ImageInfo
+from ...readers.kinds import KEY_VARIABLE
 from ...readers.pseudonyms import (
     KEY_FILE,
-    KEY_VARIABLE,
     NameOptions,
     Pseudonyms,
     longest_first,
@@ -32,7 +32,8 @@ from ...readers.pseudonyms import (
     restore_text,
     run_key_file,
 )
-from ...readers.registry import ScannedFile, neutral_options
+from ...readers.registry import neutral_options
+from ...readers.scanned_files import ScannedFile
 from ...readers.vectors import vector_files
 from ..cli.terminal import filter_output, print_message, visible
 from ..config import Settings, is_path

@@ -47,7 +47,7 @@ from .model_selection import NONE
 from .overview_stats import EMPTY
 from .parts import PARTS, placeless, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
-from .record_pictures import overview_picture, slice_pictures, with_kept_overviews
+from .record_pictures import overview_picture, part_pictures, slice_pictures, with_kept_overviews
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP, PROBABILITIES
@@ -342,6 +342,7 @@ def _image_record(
         probabilities=probabilities if kept else None,
         original=original,
         slice_pictures=lambda planes, longest: slice_pictures(plan, original, planes, longest),
+        part_pictures=lambda parts, longest: part_pictures(plan, original, parts, longest),
         spec=plan.spec,
         forced=plan.forced,
         tile=plan.spec.tile,

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from ...readers.errors import RequestError
 from ...readers.files import DICOMWEB, is_fetched, is_remote, write_atomic
 from ...readers.image import ImageInfo
-from ...readers.pseudonyms import KEY_FILE, KEY_VARIABLE, NameOptions, Pseudonyms
+from ...readers.kinds import KEY_VARIABLE
+from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms
 from ...readers.registry import scan
 from ...reports.csv_safety import csv_cell
 from .manifest import load_manifest

@@ -31,6 +31,8 @@ from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
 SOURCES = "sources.json"
+REVIEWS: Final = ".reviews"
+"""What the folder with the reviews of a run has after its name."""
 MAX_MANIFEST_BYTES: Final = 2**30
 MAX_LINE_BYTES: Final = 2**20
 FORMAT: Final = 3

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...readers.errors import RequestError
-from ...readers.registry import ScannedFile, known_options, scan
+from ...readers.registry import scan
+from ...readers.scanned_files import ScannedFile
 from ..config import Settings
-from .run_folder import is_run_folder
+from .run_folder import REVIEWS, is_run_folder
 
 RUN_FOLDER = "a run folder, which holds results"
 
@@ -21,10 +22,9 @@ def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
         if name in settings.reader_options:
             rule, remedy = f"must be given as {name}", f"Give {example}"
             raise RequestError(f"setting reader_options.{name}", rule, remedy=remedy)
-    known = known_options(settings.reader or None)
     implied = {"names": "show" if settings.names == "show" else "hide"} | ({"key_file": key} if key else {})
     implied |= {"crosswalk": settings.crosswalk} if settings.crosswalk else {}
-    return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
+    return implied | settings.stated_options()
 
 
 def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedFile]:
@@ -34,6 +34,9 @@ def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedF
 
     def reason_to_skip(folder: str) -> str | None:
         if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - strings, as the registry has them
+            return ""
+        reviewed = folder.removesuffix(REVIEWS)
+        if reviewed != folder and is_run_folder(Path(reviewed)):  # its reviews, which come and go
             return ""
         return RUN_FOLDER if is_run_folder(Path(folder)) else None
 

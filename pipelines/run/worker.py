@@ -23,7 +23,7 @@ from ...readers.regions import Region
 from ...readers.registry import limit_caches, open_image
 from .features import feature_rasters
 from .masks import MASK, RegionMasks
-from .memory import MAX_OPEN
+from .memory import MAX_OPEN, return_large_arrays
 from .model_selection import AnnotatorChoice
 from .overview_stats import EMPTY, channel_names
 from .parts import pack_raster
@@ -68,6 +68,7 @@ class RegionJob:
 
     def begin(self) -> None:
         """Make the annotator and load its networks. Raises `LimnerError`."""
+        return_large_arrays()
         if self.cache < math.inf:
             limit_caches(self.cache)
         if self.choice is None:

@@ -55,6 +55,8 @@ class Labels:
     """Number of outlines without a label."""
     digests: Mapping[str, str]
     """The sha256 of each file, by its number."""
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many findings of reviews are not used, by reason."""
 
     @property
     def classes(self) -> tuple[str, ...]:

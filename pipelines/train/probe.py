@@ -96,7 +96,7 @@ def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fi
         ),
         validation=cards.Validation(
             folds=config.folds,
-            unit=f"{data.unit} of {config.block}" if data.unit == "block" else data.unit,
+            unit=f"{data.unit} of {config.unit}" if data.unit == "block" else data.unit,
             units=int(units.max()) + 1,
             inside=config.inside,
             interval=f"95 %, percentile bootstrap over {data.unit}s, {RESAMPLES} resamples, seed {SEED}",

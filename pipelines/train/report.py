@@ -11,7 +11,7 @@ import numpy as np
 from ...model.probe.card import Interval, ProbeCard
 from ...readers.files import atomic_path
 from ...reports.writer import DISCLAIMER
-from ..run.analysis_scale import format_pixel_size
+from ..pixel_size import format_pixel_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,13 +18,14 @@ from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.regions import Region
 from ..config import Resolution, Settings
+from ..pixel_size import format_pixel_size, ground_metres
 from ..progress import EventHandler, Message
-from ..run.analysis_scale import format_pixel_size, ground_metres
 from ..run.plan import ImagePlan, make_plan
 from ..run.redaction import Redactor, scan_with_redaction
 from ..run.worker import RegionJob
 from .feature_cache import FeatureCache, TileFeatures, encode_tiles
 from .outlines import Labels, label_files, read_labels
+from .reviews import BLOCK_TILES, add_reviews, review_files
 
 TILE: Final = 64
 """Side of a tile in pixels where the encoder takes any."""
@@ -40,8 +41,8 @@ _SAME_SIZE: Final = 1.02
 class ProbeConfig:
     """A probe's settings, apart from those that say which images are read, and how."""
 
-    labels: str
-    """A file, or a folder of GeoJSON files."""
+    labels: str = ""
+    """A file, or a folder of GeoJSON files; "" where there are reviews."""
     encoder: str = COLOUR
     label_field: str = ""
     """Property or column with the label; "" for the usual names."""
@@ -58,11 +59,18 @@ class ProbeConfig:
     licence: str = "not stated"
     features: str = ""
     """Folder of cached features; "" for one in the probe's folder."""
+    reviews: tuple[str, ...] = ()
+    """Runs whose reviews are labels too: RUN, or RUN=REVIEW with a review's file or a reviewer."""
+    rejected: str = ""
+    """Class of findings that were rejected; "" to leave them out."""
 
     def __post_init__(self) -> None:
         """Raise `RequestError` for a value that is not allowed."""
         if self.head not in {"linear", "mlp"}:
             raise RequestError("--head", "must be linear or mlp", value=self.head, remedy="Give --head linear")
+        if not self.labels and not self.reviews:
+            remedy = "Give --labels FILE, or --review RUN, or both"
+            raise RequestError("--labels", "must name outlines where there is no review", remedy=remedy)
         if not 0 < self.inside <= 1:
             raise RequestError(
                 "--inside",
@@ -73,8 +81,12 @@ class ProbeConfig:
 
     @property
     def unit(self) -> str:
-        """`block` or its default: images where there is a `rest`, which no outline bounds, else outlines."""
-        return self.block or ("image" if self.rest else "outline")
+        """`block` or its default.
+
+        That is images where there is a `rest`, which no outline bounds, squares of some tiles where there are reviews,
+        maybe of tiles, else outlines.
+        """
+        return self.block or ("image" if self.rest else f"{BLOCK_TILES} tiles" if self.reviews else "outline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +165,17 @@ def build_training_set(settings: Settings, config: ProbeConfig, on_event: EventH
     Images are planned and read as in a run, but without tissue detection on slides.
     """
     settings = settings.model_copy(update={"tissue": "off"})
-    scanned, names = scan_with_redaction(settings, further=[str(path) for path in label_files(config.labels)])
+    files = label_files(config.labels) if config.labels else []
+    reviews = review_files(config.reviews)
+    files += [path for run, several in reviews for path in (run, *several)]
+    scanned, names = scan_with_redaction(settings, further=list(map(str, files)))
     try:
         infos = [info for row in scanned for info in row.infos]
-        labels = read_labels(config.labels, infos, label_field=config.label_field)
+        labels = Labels({}, 0, 0, {})
+        if config.labels:
+            labels = read_labels(config.labels, infos, label_field=config.label_field)
+        if reviews:
+            labels = add_reviews(labels, reviews, infos, rejected=config.rejected)
         _report_labels(labels, infos, names, on_event)
         outlined = [replace(row, infos=tuple(i for i in row.infos if i.id in labels.outlines)) for row in scanned]
         encoder = find_encoder(config.encoder, fetch=settings.fetch)
@@ -192,6 +211,9 @@ def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, 
     on_event(Message("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
     if labels.outside:
         on_event(Message(f"{labels.outside} outlines lie on none of the images and are not used"))
+    for reason, count in sorted(labels.left_out.items()):
+        if count:
+            on_event(Message(f"{count} {reason} are not used"))
     if labels.unlabelled:
         on_event(Message(f"{labels.unlabelled} outlines have no label and are not used"))
     without = [info.id for info in infos if info.id not in labels.outlines]
@@ -257,6 +279,7 @@ def _encode(
     for number, plan in enumerate(plans):
         done = _add_image(tiles, left_out, plan, number, labels.outlines[plan.info.id], encoders, cache, config)
         on_event(Message(f"{plan.info.id}: {done} regions with outlines"))
+    left_out.update(labels.left_out)
     left_out["outlines on no image"] = labels.outside
     left_out["outlines without a label"] = labels.unlabelled
     names = tuple(sorted({tile.label for tile in tiles}))
@@ -384,6 +407,9 @@ def _block_size(plan: ImagePlan, text: str) -> tuple[float, float] | str:
     """The size of blocks in level-0 pixels (x, y), or "outline" or "image". Raises `RequestError` for anything else."""
     if text in {"outline", "image"}:
         return text
+    if text == f"{BLOCK_TILES} tiles":
+        across, down = plan.grid.scale
+        return BLOCK_TILES * plan.spec.tile * across, BLOCK_TILES * plan.spec.tile * down
     try:
         pixels = float(text.removesuffix("px")) if text.endswith("px") else 0.0
         length = None if pixels > 0 else Resolution.parse(text)

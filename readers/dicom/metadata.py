@@ -6,9 +6,11 @@ before anything else sees them. Attributes that distinguish frames beyond geomet
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Vector = tuple[float, float, float]
 
@@ -153,11 +155,15 @@ class FileMetadata:
 
         Raises `KeyError` or `ValueError`.
         """
-        found = _FILE.validate_python(dict(record))
+        found = _adapter().validate_python(dict(record))
         count = int(record["count"])
         if len(found.frames) == 1 < count:
             return replace(found, frames=found.frames * count)
         return found
 
 
-_FILE = TypeAdapter(FileMetadata)
+@cache
+def _adapter() -> "TypeAdapter[FileMetadata]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(FileMetadata)

@@ -13,9 +13,8 @@ from .decoder import Decoder
 from .faults import FaultError, reason
 from .series import GroupedFiles, ImageFile, group_into_stacks
 from .sop_classes import skip_reason
-from .source import HEAD_BYTES, MEMBER_SEPARATOR, Kind, is_executable, sniff
+from .source import DICOMDIR, HEAD_BYTES, MEMBER_SEPARATOR, Kind, is_executable, sniff
 
-DICOMDIR = "DICOMDIR"
 DUPLICATE = "a duplicate, byte for byte, of another file"
 _CONFLICT = "must not share its SOP Instance UID with a file of other bytes; the other file was kept"
 

@@ -19,6 +19,7 @@ Kind = Literal["dicom", "no-preamble", "zip", ""]
 """DICOM with a preamble, a data set without one, a zip archive, or none of these."""
 
 MEMBER_SEPARATOR = "!/"
+DICOMDIR = "DICOMDIR"
 HEAD_BYTES = 4096
 MAX_MEMBERS = 100_000
 MAX_ARCHIVE_BYTES = 256 * 2**30  # of all members, inflated

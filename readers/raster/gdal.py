@@ -30,9 +30,9 @@ from .vrt import VrtSources, is_below, parse_vrt
 HEAD_BYTES = 4096
 MAX_BLOCK_BYTES = 256 * 2**20
 """Size of one block (tile or strip) of all bands that it stores: GDAL must decode all of it to read one pixel."""
-CACHE_BYTES = MAX_BLOCK_BYTES
-"""Size of GDAL's cache of decoded blocks, one in each process: the largest block fits. GDAL's own default is 5 % of the
-machine's memory."""
+CACHE_BYTES = 64 * 2**20
+"""Size of GDAL's cache of decoded blocks, one in each process, which grows for a raster with a larger block. GDAL's own
+default is 5 % of the machine's memory."""
 REMOTE: Final = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "VSI_CACHE": "TRUE",
@@ -83,7 +83,7 @@ BLOCKED_DRIVERS = (
     *("DERIVED", "OGCAPI", "NGW", "KMLSUPEROVERLAY", "Zarr", "HDF5", "HDF5Image", "BAG", "S102", "S104", "S111"),
 )
 """Drivers that GDAL does not even load where limner is the first to start it: a second line of defence."""
-_limits: dict[str, float] = {"cache": CACHE_BYTES}
+_limits: dict[str, float] = {"cache": MAX_BLOCK_BYTES, "block": CACHE_BYTES}
 _queries: dict[str, str] = {}  # of URLs, by what is before their question mark
 _URL_PREFIXES = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
 _NETWORK_PATH = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)/")
@@ -128,6 +128,11 @@ def keep_query(url: str) -> str:
     return name
 
 
+def with_query(name: str) -> str:
+    """The URL with what `keep_query` has kept of it, for another process."""
+    return f"{name}?{_queries[name]}" if name in _queries else name
+
+
 def without_queries(text: str) -> str:
     """A text in which no query of `keep_query` is left."""
     for query in _queries.values():
@@ -136,8 +141,8 @@ def without_queries(text: str) -> str:
 
 
 def limit_cache(most: float) -> None:
-    """Let GDAL keep at most so many bytes of decoded blocks, `CACHE_BYTES` at most: before the first read."""
-    _limits["cache"] = min(CACHE_BYTES, most)
+    """Let GDAL keep at most so many bytes of decoded blocks, even where its block is larger: before the first read."""
+    _limits["cache"] = most
 
 
 @contextmanager
@@ -149,7 +154,7 @@ def gdal_env(name: str) -> Generator[None]:
         "GDAL_SKIP": ",".join(BLOCKED_DRIVERS),
         "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
         "GDAL_VRT_ENABLE_PYTHON": "NO",
-        "GDAL_CACHEMAX": int(_limits["cache"]),
+        "GDAL_CACHEMAX": int(min(_limits.values())),  # from here on, rasterio sees to that
     }
     if is_remote(name):
         settings |= REMOTE
@@ -180,8 +185,7 @@ def _gdal_path(name: str) -> str:
         return name if name.startswith("/") else f"./{name}"
     for prefix, virtual in _URL_PREFIXES:
         if name.startswith(prefix) and "://" in name:
-            query = f"?{_queries[name]}" if name in _queries else ""
-            return virtual + name.removeprefix(prefix) + query
+            return virtual + with_query(name).removeprefix(prefix)
     if not (_NETWORK_PATH.match(name) or _ARCHIVE_PATH.match(name)):
         rule = "must be a path, an http, s3, gs or az URL, or a file in a zip, tar or gzip archive"
         raise ReadError(name, rule, remedy="Give the file itself, /vsizip/ARCHIVE/FILE, /vsicurl/URL or the like")
@@ -398,3 +402,4 @@ def _check_blocks(raster: Any, name: str) -> None:
             value=f"{wide} × {high} px, {size // 2**20} MiB",
             remedy="Write it in tiles with gdal_translate -co TILED=YES",
         )
+    _limits["block"] = max(_limits["block"], size)

@@ -25,7 +25,7 @@ from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from ..orientation import TAG_FACT
 from ..resample import ROW_BYTES, SNAP, Edges, axis_weights, pixel_edges, resample
-from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, limit_cache, open_raster, stored_bytes
+from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, keep_query, limit_cache, open_raster, stored_bytes
 from .metadata import (
     RasterOptions,
     band_dtype,
@@ -87,6 +87,7 @@ class RasterReader:
 
         Raises `ReadError`.
         """
+        uri = keep_query(uri) if is_remote(uri) else uri
         named, (uri, variable) = uri, split_variable(uri)
         with _opened(uri) as raster:
             parts = list(raster.subdatasets)

@@ -49,3 +49,8 @@ def method_facts(record: Record) -> Pairs:
 def _names(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
     return ", ".join(ids[:NAMED]) + more
+
+
+def no_finding(*, complete: bool) -> str:
+    """The sentence on images without findings, of which all that was planned was analysed, or not."""
+    return "No finding was made." if complete else "No finding was made in what was analysed, which is not all."

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
+from ...readers.geometry import Box
 from ..columns import findings_columns
 from ..csv_safety import clean_text
 from ..measures import FindingsBatch
@@ -19,6 +20,7 @@ from ..table import Column
 from ..writer import ImageRecord, Record
 from .embedding import Bytes, Lengths, data_block, encode_outlines, take_outlines
 from .page import shorten
+from .thumbnails import MOST_PARTS, Worded
 
 _HEADINGS: Final = {
     "score": "score",
@@ -103,6 +105,8 @@ class ListedFindings:
     """Level-0 pixels per pixel of the picture on the page."""
     count: int = 0
     """How many findings the image has."""
+    worded: list[Worded] = field(default_factory=list[Worded])
+    """The parts of the image that the first findings with words lie in, once `block` was called."""
     _shown: list[Column[FindingsBatch]] = field(default_factory=list[Column[FindingsBatch]])
     _parts: list[_Kept] = field(default_factory=list[_Kept])
     _held: int = 0
@@ -185,6 +189,7 @@ class ListedFindings:
             "anchors": kept.anchors.ravel(),
             "outlines": kept.outlines,
         }
+        self.worded = _worded(kept)
         columns: list[dict[str, object]] = []
         for one in self._shown:
             self._encode(one, kept.columns[one.name], columns, arrays)
@@ -219,6 +224,15 @@ class ListedFindings:
             head["texts"] = shown
             arrays[name] = np.array([unique[text] for text in texts], np.uint32)
         columns.append(head)
+
+
+def _worded(kept: _Kept) -> list[Worded]:
+    """The parts of an image that the first `MOST_PARTS` findings with words lie in."""
+    parts: dict[tuple[float, ...], list[int]] = {}
+    texts = kept.columns.get("text", np.empty(0, dtype=object))
+    for row in np.flatnonzero(texts.astype(bool))[:MOST_PARTS].tolist():
+        parts.setdefault((int(kept.plane[row]), *kept.bounds[row].tolist()), []).append(row)
+    return [Worded(int(plane), Box(*bounds), tuple(rows)) for (plane, *bounds), rows in parts.items()]
 
 
 def shown_columns(record: Record, batch: FindingsBatch) -> list[Column[FindingsBatch]]:

@@ -7,6 +7,8 @@ limner.EmbeddedSource = class {
     const first = figure.querySelector("img");
     const others = [...figure.querySelectorAll("script.slice")].map((one) => one.textContent);
     this.pictures = [first ? first.src : "", ...others];
+    const parts = [...figure.querySelectorAll("script.part")];
+    this.parts = new Map(parts.flatMap((one) => one.dataset.rows.split(" ").map((row) => [Number(row), one.textContent])));
     this.findings = new limner.Layer(this.count, arrays);
     this.counts = this.labels.map(() => 0);
     for (const code of this.findings.label) this.counts[code]++;
@@ -121,8 +123,10 @@ limner.EmbeddedSource = class {
     }
   }
 
-  thumbnail({ number, plane, bounds: [x0, y0, x1, y1] }) {
-    const source = this.pictures[this.place.planes.indexOf(plane + 1)];
+  /** Its part of the image, read from it or cut from the picture, and which. */
+  thumbnail({ row, number, plane, bounds: [x0, y0, x1, y1] }) {
+    const own = this.parts.get(row);
+    const source = own || this.pictures[this.place.planes.indexOf(plane + 1)];
     if (!source) return "";
     const ends = [this.place.toPicture(x0, y0), this.place.toPicture(x1, y1)];
     const [left, top] = [0, 1].map((axis) => Math.min(ends[0][axis], ends[1][axis]));
@@ -131,15 +135,21 @@ limner.EmbeddedSource = class {
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width: Math.ceil(width * zoom), height: Math.ceil(height * zoom) });
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `Part of the picture with finding ${number}`);
+    canvas.setAttribute("aria-label", `Part of the image with finding ${number}`);
+    const note = Object.assign(document.createElement("p"), { className: "note" });
     const picture = new Image();
     picture.addEventListener("load", () => {
+      const [across, down] = own ? [picture.naturalWidth, picture.naturalHeight] : [width, height];
       const pen = canvas.getContext("2d");
-      pen.imageSmoothingEnabled = zoom < 1;
-      pen.drawImage(picture, left, top, width, height, 0, 0, canvas.width, canvas.height);
+      pen.imageSmoothingEnabled = canvas.width < across;
+      pen.drawImage(picture, own ? 0 : left, own ? 0 : top, across, down, 0, 0, canvas.width, canvas.height);
+      const pixels = limner.plain(Math.max(x1 - x0, y1 - y0) / Math.max(across, down), 2);
+      note.textContent = `${own ? "Read from the image" : "Cut from the picture above"}: 1 px for ${pixels} px of the image.`;
     });
     picture.src = source;
-    return canvas;
+    const both = document.createDocumentFragment();
+    both.append(canvas, note);
+    return both;
   }
 };
 

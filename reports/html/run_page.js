@@ -9,7 +9,7 @@
 //   words(start, count)  the same, of findings with words of the model's
 //   step(row, by)        a promise of the finding `by` rows further, with its place in the table (-1: not in it); or null
 //   at(point, near)      a promise of the row at a point where none is drawn; -1 for none
-//   thumbnail(finding)   an element that shows its part of the picture
+//   thumbnail(finding)   what shows its part of the image
 "use strict";
 
 limner.start = (openSource) => {

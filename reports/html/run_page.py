@@ -33,6 +33,7 @@ from .run_values import (
     run_head,
     run_values,
 )
+from .thumbnails import MOST_PARTS, Worded, coarse_parts, read_parts
 
 REPORT: Final = "report.html"
 
@@ -58,6 +59,12 @@ class HtmlOptions(Options):
         ge=64,
         le=8192,
         description="Longest side of an image's picture; above 2048 images are read again.",
+    )
+    thumbnails: int = Field(
+        default=100,
+        ge=0,
+        le=MOST_PARTS,
+        description="Most parts with a model's words that are read from images whose picture is coarser.",
     )
     pictures_mib: int = Field(default=12, ge=1, le=200, description="Most MiB of all pictures together.")
 
@@ -203,10 +210,12 @@ class _RunPage:
         slices = fair_shares([one.slice_count for one in shown], self.options.slices)
         pictures = sum(max(1, one) for one in slices)
         most = min(_LARGEST_PICTURE, self.options.pictures_mib * _MEBIBYTE // max(1, pictures))
-        for one, planes in zip(shown, slices, strict=True):
-            yield self._shown_image(one, max(1, planes), most)
+        coarse = [coarse_parts(one.listed.worded, one.listed.coarseness) for one in shown]
+        shares = fair_shares([len(parts) for parts in coarse], self.options.thumbnails)
+        for one, planes, parts, share in zip(shown, slices, coarse, shares, strict=True):
+            yield self._shown_image(one, max(1, planes), most, parts[:share])
 
-    def _shown_image(self, one: _PageImage, slices: int, most: int) -> Shown:
+    def _shown_image(self, one: _PageImage, slices: int, most: int, parts: Sequence[Worded]) -> Shown:
         image, info = one.image, one.image.info
         planes, note = [0], ""
         if one.index is not None:
@@ -248,6 +257,7 @@ class _RunPage:
             hidden,
             place_block(image, planes, turned, size, self._start(one, planes)),
             one.block,
+            () if identifying else read_parts(image, parts),
         )
 
     def _start(self, one: _PageImage, planes: Sequence[int]) -> int:

@@ -1,6 +1,6 @@
 """What the pages of a run state of it: head, facts, tables of areas, what was not assessed, method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,12 +13,13 @@ from ..summary import ImageSummary
 from ..writer import ImageRecord, Record
 from .coordinates import placing
 from .embedding import data_block
-from .facts import STATUS, method_facts, model_name, warnings_of
+from .facts import STATUS, method_facts, model_name, no_finding, warnings_of
 from .findings import holds_in_patient
 from .left_out import coverage_table, failure_table, file_table, slice_table
 from .page import Head, Pairs
 from .pictures import PagePicture
 from .run_tables import images_table, labels_table
+from .thumbnails import Part
 
 STYLES: Final = ("run.css",)
 SCRIPTS: Final = ("vendor/openseadragon.min.js", "run_data.js", "run_viewer.js", "run_page.js")
@@ -45,6 +46,8 @@ class Shown:
     """A data block: where its pictures lie."""
     findings: str
     """A data block."""
+    parts: Iterable[Part] = ()
+    """Parts that a model's words are about."""
 
 
 def run_head(record: Record) -> Head:
@@ -139,7 +142,7 @@ def _window(image: ImageRecord) -> str:
 def _outcome(rows: Sequence[ImageSummary], count: int) -> str:
     """What was found, in a sentence."""
     if not count:
-        return "No finding was made."
+        return no_finding(complete=all(row.image.complete for row in rows))
     labels: dict[str, int] = {}
     for row in rows:
         for of in row.labels.values():

@@ -17,7 +17,7 @@ from ..structures import STRUCTURES, StackStructures, measure_labels
 from ..studies import SERIES, STUDIES, StudyRow
 from ..table import Column
 from ..writer import ImageRecord, PartlyWrittenError, Record, image_file
-from .facts import NAMED, STATUS, method_facts, model_name, warnings_of
+from .facts import NAMED, STATUS, method_facts, model_name, no_finding, warnings_of
 from .findings import findings_table, holds_in_patient
 from .key_images import (
     BY_EXTENT,
@@ -246,7 +246,8 @@ class _StudyPage:
         count = len(index)
         outcome = "Not assessed: no model was chosen."
         if self.record.assessed:
-            outcome = f"{count:,} {'finding' if count == 1 else 'findings'}." if count else "No finding was made."
+            found = f"{count:,} {'finding' if count == 1 else 'findings'}."
+            outcome = found if count else no_finding(complete=image.complete)
         size = f"{len(info.planes)} slices" if len(info.planes) > 1 else "1 image"
         modality = dict(info.facts).get("modality", "")
         return StackPart(

@@ -49,6 +49,7 @@ _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
 _FILL_ALPHA = 105  # of 255
 _PARTS_AT_ONCE = 100_000  # parts that are in memory
+_HELD = 150_000  # findings up to which all of an image are in memory
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
 
 
@@ -152,14 +153,19 @@ def draw_findings(
     skipped, unreadable = unanalysed_masks(image, base.size)
     result = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
     every = columnar(findings)
+    if len(every) <= _HELD:
+        every = every[:]  # read once
 
-    def placed(table: FindingsTable) -> Shapes:
+    def placed(shapes: Shapes) -> Shapes:
         if turned == UPRIGHT:
-            return shapely.transform(table.geometries, lambda xy: xy * scale)
+            return shapely.transform(shapes, lambda xy: xy * scale)
         size = turned.swap(image.info.size)
-        return shapely.transform(table.geometries, lambda xy: turned.to_upright(xy, size) * scale)
+        return shapely.transform(shapes, lambda xy: turned.to_upright(xy, size) * scale)
 
-    parts = _Parts.of(every, placed)
+    def bounds(shapes: Shapes) -> npt.NDArray[np.float64]:
+        return shapely.bounds(shapes) * [*scale, *scale] if turned == UPRIGHT else shapely.bounds(placed(shapes))
+
+    parts = _Parts.of(every, bounds)
     for first in range(0, len(parts.labels), _CODES):
         shown = parts.chosen((parts.label >= first) & (parts.label < first + _CODES))
         _draw_parts(result, every, placed, shown, first, [rgb(palette[label]) for label in parts.labels])
@@ -179,15 +185,15 @@ class _Parts:
     """Its place in `labels`."""
 
     @classmethod
-    def of(cls, findings: FindingsTable | MergedFindings, placed: Callable[[FindingsTable], Shapes]) -> Self:
-        """The largest first, since what lies inside comes later."""
+    def of(cls, findings: FindingsTable | MergedFindings, bounds: Callable[[Shapes], npt.NDArray[np.float64]]) -> Self:
+        """The largest first, since what lies inside comes later; `bounds` are those of shapes in shown px."""
         rows: list[npt.NDArray[np.generic]] = []
         labels: dict[str, int] = {}
         for start in range(0, max(1, len(findings)), BATCH):
             table = findings[start : start + BATCH]
-            parts, owner = shapely.get_parts(placed(table), return_index=True)
+            parts, owner = shapely.get_parts(table.geometries, return_index=True)
             codes = np.array([labels.setdefault(one, len(labels)) for one in table.label], np.intp)
-            x0, y0, x1, y1 = shapely.bounds(parts).reshape(-1, 4).T
+            x0, y0, x1, y1 = bounds(parts).reshape(-1, 4).T
             number = np.arange(len(owner)) - np.searchsorted(owner, owner)
             rows.append(np.stack([owner + start, number, codes[owner], np.nan_to_num((x1 - x0) * (y1 - y0))]))
         finding, number, code, size = np.concatenate(rows, axis=1)
@@ -274,7 +280,7 @@ def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float,
 def _draw_parts(
     picture: Image.Image,
     findings: FindingsTable | MergedFindings,
-    placed: Callable[[FindingsTable], Shapes],
+    placed: Callable[[Shapes], Shapes],
     parts: _Parts,
     first: int,
     colours: Sequence[tuple[int, int, int]],
@@ -287,7 +293,7 @@ def _draw_parts(
         here = slice(start, start + _PARTS_AT_ONCE)
         needed, place = np.unique(parts.finding[here], return_inverse=True)
         table = findings.take(needed)
-        shapes, owner = shapely.get_parts(placed(table), return_index=True)
+        shapes, owner = shapely.get_parts(placed(table.geometries), return_index=True)
         chosen = np.searchsorted(owner, np.arange(len(needed)))[place] + parts.number[here]
         _draw(pens, shapes[chosen], (parts.label[here] - first + 1).tolist(), table.is_area[place].tolist())
     filled, lines = np.asarray(fill), np.asarray(line)

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ LABELS = ("bare", "built", "crop", "forest", "water")
 CELL = 32  # px: the scene has one finding for each cell of this side
 TILES = 16  # of a region
 VERTICES = 20
+_WITH_PEER = 1_000_000  # findings up to which the peer gets them too
 ROWS = ["peer", "findings-csv", "geoparquet", "geopackage", "geojson", "overview-png", "all"]
 SLIDE_ROWS = ["findings-csv", "qupath-gz", "dicom-ann", "dicom-seg"]
 
@@ -95,15 +97,14 @@ def write_slide(path: Path, side: int) -> None:
     slide.save_as(path, enforce_file_format=True)
 
 
-def outlines(count: int, side: int) -> npt.NDArray[np.object_]:
-    """Star-shaped polygons with vertices at whole pixels, sorted by place."""
-    random = np.random.default_rng(0)
-    across = side // CELL
-    cell = np.arange(count)
-    centre = np.stack([cell % across, cell // across], axis=1) * CELL + random.integers(12, 20, (count, 2))
-    angles = np.sort(random.random((count, VERTICES)), axis=1) * 2 * np.pi
+def outlines(row: int, across: int) -> npt.NDArray[np.object_]:
+    """Star-shaped polygons with vertices at whole pixels, one in each cell of a row: the same each time."""
+    random = np.random.default_rng([0, row])
+    corner = np.stack([np.arange(across), np.full(across, row)], axis=1) * CELL
+    centre = corner + random.integers(12, 20, (across, 2))
+    angles = np.sort(random.random((across, VERTICES)), axis=1) * 2 * np.pi
     angles = (np.arange(VERTICES) * 2 * np.pi / VERTICES) + angles * 0.2 / VERTICES
-    radius = random.uniform(5, 14, (count, VERTICES))
+    radius = random.uniform(5, 14, (across, VERTICES))
     spokes = np.stack([np.cos(angles), np.sin(angles)], axis=2) * radius[:, :, None]
     rings = np.round(centre[:, None] + spokes)
     shapes: Any = shapely.polygons(np.concatenate([rings, rings[:, :1]], axis=1))
@@ -113,7 +114,10 @@ def outlines(count: int, side: int) -> npt.NDArray[np.object_]:
 
 
 def make(folder: Path, count: int, *, slide: bool) -> None:
-    """A run folder with so many findings, of a scene or a slide, and the same outlines as a pickle of WKB."""
+    """A run folder with so many findings, of a scene or a slide, and the same outlines as a pickle of WKB.
+
+    Of more than a million there is no pickle, so that memory does not grow with them.
+    """
     from limner.model.finding import Coverage, Finding, Result
     from limner.pipelines.config import Settings
     from limner.pipelines.run.execute import prepare
@@ -121,14 +125,15 @@ def make(folder: Path, count: int, *, slide: bool) -> None:
     from limner.pipelines.run.redaction import write_sources
     from limner.pipelines.run.run_folder import RunFolder
 
-    side = CELL * int(np.ceil(np.sqrt(count)))
+    across = int(np.ceil(np.sqrt(count)))
     scene = folder / ("slide.dcm" if slide else "scene.tif")
-    (write_slide if slide else write_scene)(scene, side)
-    shapes = outlines(count, side)
+    (write_slide if slide else write_scene)(scene, CELL * across)
     random = np.random.default_rng(1)
     labels, scores = random.integers(0, len(LABELS), count), random.random(count).round(4)
-    with (folder / "outlines.pickle").open("wb") as file:
-        pickle.dump((shapely.to_wkb(shapes), [LABELS[code] for code in labels], scores), file)
+    if count <= _WITH_PEER:
+        shapes = np.concatenate([outlines(row, across) for row in range(across)])[:count]
+        with (folder / "outlines.pickle").open("wb") as file:
+            pickle.dump((shapely.to_wkb(shapes), [LABELS[code] for code in labels], scores), file)
     asked = {"inputs": [str(scene)], "out": str(folder / "run"), "hd_num": TILES, "model": "none"}
     settings = Settings.resolve({**asked, "tissue": "off"} if slide else asked)
     prepared = prepare(settings)
@@ -136,25 +141,30 @@ def make(folder: Path, count: int, *, slide: bool) -> None:
     manifest = make_manifest(settings, prepared.plan, None, redactor=prepared.redactor, labels=LABELS, **facts)
     manifest["annotator"]["name"] = "made"
     manifest["started"] = "2026-01-01T00:00:00+00:00"
-    tree = shapely.STRtree(shapes)
     (image,) = prepared.plan.images
     with RunFolder.open(folder / "run") as store:
         store.write_manifest(manifest)
         write_sources(folder / "run", "", prepared.redactor.originals)
-        for region in image.regions:
-            core = region.core
-            box = shapely.box(core.x0, core.y0, core.x1, core.y1)
-            near = np.sort(tree.query(box, predicate="intersects"))
-            inside = shapely.contains_properly(box, shapes[near])
-            found: list[Finding] = []
-            for place, whole in zip(near.tolist(), inside.tolist(), strict=True):
-                shape: Any = shapes[place] if whole else shapes[place] & box
-                parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon" and one.area > 0]
-                one = Finding(LABELS[labels[place]], shape, "area", float(scores[place]), cut=not whole)
-                found += [replace(one, geometry=part, numbers={"pixels": part.area}) for part in parts]
-            pixels = float(core.width * core.height)
-            cover = Coverage(pixels, 0.0, 100.0 * pixels, 0.0, 0.0, 0.0)
-            store.append([Result(region.key, region.grid.image, "done", tuple(found), cover, seconds=0.1)])
+        for (top, bottom), regions in groupby(image.regions, lambda region: (region.core.y0, region.core.y1)):
+            first = max(0, int(top) // CELL - 1)
+            rows = range(first, min(across, int(bottom) // CELL + 2))
+            shapes = np.concatenate([outlines(row, across) for row in rows])[: count - first * across]
+            tree = shapely.STRtree(shapes)
+            for region in regions:
+                core = region.core
+                box = shapely.box(core.x0, core.y0, core.x1, core.y1)
+                near = np.sort(tree.query(box, predicate="intersects"))
+                inside = shapely.contains_properly(box, shapes[near])
+                found: list[Finding] = []
+                for place, whole in zip(near.tolist(), inside.tolist(), strict=True):
+                    shape: Any = shapes[place] if whole else shapes[place] & box
+                    parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon" and one.area > 0]
+                    number = first * across + place
+                    one = Finding(LABELS[labels[number]], shape, "area", float(scores[number]), cut=not whole)
+                    found += [replace(one, geometry=part, numbers={"pixels": part.area}) for part in parts]
+                pixels = float(core.width * core.height)
+                cover = Coverage(pixels, 0.0, 100.0 * pixels, 0.0, 0.0, 0.0)
+                store.append([Result(region.key, region.grid.image, "done", tuple(found), cover, seconds=0.1)])
 
 
 def write(folder: Path, names: Sequence[str]) -> None:
@@ -192,10 +202,10 @@ def peer(folder: Path) -> None:
     frame.to_file(folder / "out" / "peer.gpkg", driver="GPKG")
 
 
-def measured(words: Sequence[str]) -> tuple[float, float, float]:
-    """(processor seconds, wall seconds, peak MiB) of this script with some words."""
+def measured(words: Sequence[str], script: str = __file__) -> tuple[float, float, float]:
+    """(processor seconds, wall seconds, peak MiB) of a script with some words."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, __file__, *words])
+    process = subprocess.Popen([sys.executable, script, *words])
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from limner.pipelines.config import Settings
-from limner.pipelines.setting_values import flag_of, known_values
+from limner.pipelines.setting_values import descriptions, flag_of, known_values
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,11 +63,11 @@ def python_type(name: str) -> str:
 def keywords() -> str:
     """The file pipelines/keywords.py."""
     lines = [KEYWORDS]
-    for name, field in Settings.model_fields.items():
+    for name, text in descriptions().items():
         if name != "inputs":
-            text = "\n    ".join(textwrap.wrap(f'"""{field.description}', 116, break_on_hyphens=False))
-            text += '\n    """' if "\n" in text else '"""'
-            lines.append(f"    {name}: {PYTHON.get(name) or python_type(name)} | None\n    {text}\n")
+            wrapped = "\n    ".join(textwrap.wrap(f'"""{text}', 116, break_on_hyphens=False))
+            wrapped += '\n    """' if "\n" in wrapped else '"""'
+            lines.append(f"    {name}: {PYTHON.get(name) or python_type(name)} | None\n    {wrapped}\n")
     return "".join(lines)
 
 
@@ -79,7 +79,7 @@ def table() -> str:
         result = str(default).lower() if isinstance(default, bool) else str(default)
         result = "" if default in ("", (), {}) or name in {"workers", "gpus_per_worker"} else f"`{result}`"
         values = ", ".join(f"`{value}`" for value in known_values(name))
-        text = f"{field.description}{f' One of: {values}.' if values else ''}".replace("|", "\\|")
+        text = f"{descriptions()[name]}{f' One of: {values}.' if values else ''}".replace("|", "\\|")
         rows.append(f"| `{name}` | {flag_of(name)} | {result} | {text} |\n")
     return "".join(rows)
 

@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from limner.model.annotator import InputSpec, View
+from limner.model.annotator import Answer, InputSpec, View
 from limner.model.class_maps import (
     Averaging,
     _blend_weights,  # pyright: ignore[reportPrivateUsage] - a formula
@@ -102,6 +103,27 @@ def test_invalid_pixels_repeat_the_nearest_of_their_row_the_left_of_two_or_of_th
     valid = np.zeros((3, 5), bool)
     valid[0, [0, 2]] = valid[2, 4] = True
     assert fill_invalid(tile, valid)[..., 0].tolist() == [[0, 0, 2, 2, 2]] * 2 + [[14] * 5]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_beyond_a_rectangle_of_valid_pixels_its_edge_is_repeated(order: Literal["C", "F"]) -> None:
+    tile = np.array(np.random.default_rng(0).random((5, 6, 2)), order=order)
+    valid = np.zeros((5, 6), bool)
+    valid[1:4, 2:4] = True
+    expected = tile[np.clip(np.arange(5), 1, 3)[:, None], np.clip(np.arange(6), 2, 3)]
+    assert (fill_invalid(tile, valid) == expected).all()
+    holed = valid.copy()
+    holed[2, 2] = False  # no rectangle: the same but for this pixel and what repeats it
+    assert (fill_invalid(tile, holed)[2, :3] == tile[2, 3]).all()
+    assert (fill_invalid(tile, holed)[[0, 1, 3, 4]] == expected[[0, 1, 3, 4]]).all()
+
+
+def test_a_tall_map_is_averaged_strip_by_strip() -> None:
+    random = np.random.default_rng(1)
+    classes, scores = random.integers(0, 2, (150, 7)).astype(np.uint8), random.random((150, 7), np.float32)
+    for patch in polygonise(classes, scores, np.ones((150, 7), bool)):
+        y, x = np.nonzero(draw_labels([Answer("a", patch.polygon, "area", 1.0)], {"a": 1}, (150, 7)))
+        assert patch.score == pytest.approx(float(scores[y, x].mean(dtype=np.float64)), abs=1e-7)
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2, 5])

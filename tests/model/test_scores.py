@@ -9,7 +9,16 @@ from limner.model.annotator import Answer, InputSpec, View
 from limner.model.class_maps import class_map_to_polygons
 from limner.model.detections import Detection, tile_detections
 from limner.model.probe.head import Head
-from limner.model.scores import MAX_LISTED, require_distinct, require_finite, require_probabilities, softmax, top_label
+from limner.model.scores import (
+    MAX_LISTED,
+    SCORE_DIGITS,
+    require_distinct,
+    require_finite,
+    require_probabilities,
+    round_scores,
+    softmax,
+    top_label,
+)
 from limner.model.tiling import TileGrid
 from limner.model.views import to_image_coordinates
 from limner.model.vlm.decoding import Decoding
@@ -151,3 +160,12 @@ def test_the_first_of_equal_scores_wins() -> None:
 def test_labels_of_one_name_have_the_highest_score() -> None:
     answer = top_label(["crane", "crane", "heron"], np.array([0.6, 0.1, 0.3]), "tile", 1.0)
     assert answer.numbers == {"p.crane": 0.6, "p.heron": 0.3, "valid": 1.0}
+
+
+def test_many_scores_are_rounded_as_one_is() -> None:
+    random = np.random.default_rng(0)
+    halves = (random.integers(0, 10_000, 5000) + 0.5) / 10_000
+    near = np.concatenate([halves, np.nextafter(halves, 1.0), np.nextafter(halves, 0.0)])
+    every = np.concatenate([near, random.random(5000), -near, [np.nan, 0.0, -0.00001, 123456789012.34565, 1e300]])
+    one_by_one = [round(one, SCORE_DIGITS) for one in every.tolist()]
+    np.testing.assert_array_equal(round_scores(every), one_by_one)

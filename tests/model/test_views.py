@@ -8,6 +8,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limner.model import views
 from limner.model.annotator import InputSpec
 from limner.model.finding import Coverage
 from limner.model.views import core_window, measure_coverage, read_view, roi_mask
@@ -152,6 +153,20 @@ def test_coverage_adds_up_with_a_roi_and_nodata(picture: Make) -> None:
     m2 = [sum(getattr(p, name) for p in parts) for name in ("valid_m2", "invalid_m2", "outside_m2")]
     assert sum(m2) == pytest.approx(area_m2(box(0, 0, 200, 150), UTM), rel=1e-8)
     assert m2[0] == pytest.approx(area_m2(box(40, 10, 120, 110), UTM), rel=2e-6)
+
+
+@pytest.mark.parametrize(("pixel", "rel"), [(0.5, 1e-5), (10.0, 1e-5), (300.0, 0.0)])
+def test_large_blocks_of_small_pixels_measure_the_same_ground(
+    picture: Make, monkeypatch: pytest.MonkeyPatch, pixel: float, rel: float
+) -> None:
+    """A triangle of Web Mercator at 70° north, where an area changes most with latitude; blocks of 160 m or 16 px."""
+    mercator = Placement(((pixel, 0.0, 1e6), (0.0, -pixel, 11e6)), "m", crs=pyproj.CRS(3857).to_wkt())
+    image = picture(coordinates(300, 400), bands=("red", "nir"), placement=mercator)
+    spec, area = InputSpec(tile=256, bands=("red", "nir")), Polygon([(0, 0), (400, 0), (0, 300)])
+    seen = [read_view(image, region, spec, roi=area) for region in cuts(image, spec)]
+    large = sum(measure_coverage(view, mercator, area).valid_m2 or 0.0 for view in seen)
+    monkeypatch.setattr(views, "WIDE", 16)
+    assert large == pytest.approx(sum(measure_coverage(view, mercator, area).valid_m2 or 0.0 for view in seen), rel=rel)
 
 
 def test_a_partial_pixel_at_the_edge_counts_its_part(picture: Make) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from limner.pipelines.config import NEUTRAL, Resolution, Settings
-from limner.pipelines.run.analysis_scale import format_pixel_size
+from limner.pipelines.pixel_size import format_pixel_size
 from limner.pipelines.settings_files import presets
 from limner.readers.errors import RequestError
 

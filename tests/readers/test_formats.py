@@ -16,7 +16,8 @@ from limner.readers.formats import recognise, recognise_folder
 from limner.readers.image import ImageInfo
 from limner.readers.options import Options
 from limner.readers.raster.geotiff import RasterReader
-from limner.readers.registry import ScannedFile, open_image, scan
+from limner.readers.registry import open_image, scan
+from limner.readers.scanned_files import ScannedFile
 from limner.readers.slide.pyramid import PyramidReader
 
 LABEL = 7  # what every pixel of a label or of the glass is in these files, and no pixel of a scan

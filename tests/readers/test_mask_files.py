@@ -10,6 +10,7 @@ import rasterio
 from limner.readers.errors import RequestError
 from limner.readers.image import ImageInfo
 from limner.readers.mask_files import find_band_mask, find_file_mask, whole_scale
+from limner.readers.masks import QA_PIXEL, SCL
 from limner.readers.orientation import image_orientation
 from limner.readers.regions import Grid, cut_regions
 from limner.readers.registry import scan
@@ -134,3 +135,36 @@ def test_reduced_pictures_have_the_slides_proportions() -> None:
             size = (19743, 8171)
             assert whole_scale((int(up(size[0] / divisor)), int(up(size[1] / divisor))), size) is not None
     assert whole_scale((1000, 500), (19743, 8171)) is None
+
+
+PIXEL_QUALITY = {
+    1: True,
+    21824: False,
+    21826: True,
+    21888: False,
+    21890: True,
+    22080: False,
+    22144: False,
+    22280: True,
+    23888: True,
+    23952: True,
+    24088: True,
+    30048: False,
+    54596: True,
+    54660: True,
+    55052: True,
+}
+"""Values of Landsat Collection 2 by its data format control book, and whether cloud, cirrus or shadow lies there."""
+
+BEFORE_COLLECTIONS = [20480, 20512, 23552, 28672, 28704, 36864, 36896, 45056, 45088, 53248, 53280, 61440, 61472]
+"""All values of the quality band of a real Landsat 8 scene of 2014: its bits 14 and 15 are cloud."""
+
+
+def test_values_of_quality_bands_are_told_apart() -> None:
+    values = np.array([*PIXEL_QUALITY])
+    assert QA_PIXEL.masked(values).tolist() == [*PIXEL_QUALITY.values()]
+    assert QA_PIXEL.wrong(values) == []
+    assert set(QA_PIXEL.wrong(np.array(BEFORE_COLLECTIONS))) >= {36864, 45056}
+    classes = np.arange(12)
+    assert np.flatnonzero(SCL.masked(classes)).tolist() == [0, 3, 8, 9, 10]
+    assert SCL.wrong(np.array([11, 12, 255])) == [12, 255]

@@ -16,7 +16,8 @@ from limner.readers.files import find_linked
 from limner.readers.image import ImageInfo
 from limner.readers.options import Options
 from limner.readers.raster.geotiff import RasterReader
-from limner.readers.registry import ScannedFile, find_reader, open_image, readers, scan
+from limner.readers.registry import find_reader, open_image, readers, scan
+from limner.readers.scanned_files import ScannedFile
 
 WriteRaster = Callable[..., str]
 Places = Callable[..., np.ndarray[Any, Any]]
@@ -295,7 +296,7 @@ def test_a_crash_timeout_or_memory_bomb_fails_one_row(
     (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: crashing\nVersion: 1.0\n", encoding="utf-8")
     (plugin / "entry_points.txt").write_text("[limner.readers]\ncrashing = crashing:Reader\n", encoding="utf-8")
     code = (
-        "import json, sys\nfrom limner.readers import registry, sandbox\nsandbox.SCAN_SECONDS = 8\n"
+        "import json, sys\nfrom limner.readers import reader_calls, registry\nreader_calls.SCAN_SECONDS = 8\n"
         "rows = registry.scan([sys.argv[1]], {})\n"
         "print(json.dumps([[row.status, row.reader, row.reason] for row in rows]))"
     )
@@ -318,7 +319,7 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(registry, "load", broken)
     with pytest.raises(RequestError, match="must be importable"):
-        readers()
+        readers()["raster"]
 
 
 @pytest.fixture

@@ -56,6 +56,15 @@ def test_segmentation(zoo: ModuleType, tmp_path: Path) -> None:
     assert found["park"].kind == "area"
 
 
+def test_a_network_gets_each_value_standardised(zoo: ModuleType, tmp_path: Path) -> None:
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    path = zoo.segmentor(tmp_path / "a.onnx", standardization_mean=mean, standardization_std=std)
+    pixels = np.random.default_rng(0).permutation(np.arange(768).reshape(16, 16, 3) % 256).astype(np.uint8)
+    one = make_plugin(Deepness, {"checkpoint": str(path)})
+    given = one._input(pixels)  # noqa: SLF001 - what the network makes of it does not tell the last bit
+    assert (given == ((pixels / 255 - mean) / std).astype(np.float32)).all()
+
+
 def test_pixels_below_the_threshold_have_no_area(zoo: ModuleType, tmp_path: Path) -> None:
     dim = stripes(32) // 16  # of 8/16 logits, hardly above a third
     path = zoo.segmentor(tmp_path / "a.onnx", seg_thresh=0.6)

@@ -1,5 +1,6 @@
 """What commands load: libraries that they do not need would more than double the time that they take."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,12 +11,21 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HEAVY = {"numpy", "pyproj", "shapely", "rasterio", "scipy", "pandas", "pyogrio", "torch", "transformers", "onnxruntime"}
-HEAVY |= {"matplotlib", "PIL", "pydicom", "rich", "ray", "huggingface_hub"}
+HEAVY |= {"matplotlib", "PIL", "pydicom", "rich", "ray", "huggingface_hub", "tifffile", "openslide", "pyarrow"}
+FORMATS = {"dicom.decoder", "raster.scene", "slide.czi", "slide.ome_zarr", "slide.openslide", "slide.pyramid"}
 SCRIPT = """
 import atexit, sys
-atexit.register(lambda: sys.stderr.write("LOADED " + " ".join(name for name in sys.modules if "." not in name)))
-from limner.pipelines.cli.main import main
+atexit.register(lambda: sys.stderr.write("LOADED " + " ".join(sys.modules)))
+from limner.pipelines.cli.start import main
 main()
+"""
+SANDBOX = """
+import json, sys
+from limner.readers.registry import scan
+from limner.readers.sandbox import SCAN_MEMORY_MB, run_sandboxed
+assert scan(sys.argv[1:], {})[0].infos
+code = "sorted(__import__('sys').modules)"
+print(json.dumps(run_sandboxed("builtins:eval", code, seconds=9, megabytes=SCAN_MEMORY_MB)))
 """
 
 
@@ -29,4 +39,12 @@ def test_listing_models_loads_no_library_of_numbers() -> None:
 
 
 def test_the_metadata_of_a_map_needs_no_library_of_reports_or_models(scene: Path) -> None:
-    assert loaded(["info", str(scene)]) & HEAVY <= {"numpy", "pyproj", "shapely", "rich"}
+    found = loaded(["info", str(scene)])
+    assert found & HEAVY == {"numpy", "pyproj", "shapely"}
+    assert found & {"yaml", "limner.model.annotator", *(f"limner.readers.{name}" for name in FORMATS)} == set()
+
+
+def test_the_process_that_scans_a_map_loads_no_library_of_other_formats(scene: Path) -> None:
+    command = [sys.executable, "-c", SANDBOX, str(scene)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert HEAVY & set(json.loads(done.stdout)) == {"numpy", "rasterio"}

@@ -194,6 +194,28 @@ def test_other_seasons_and_models_need_to_be_accepted(runs: Any, limner: Any, tm
     assert "The seasons differ" in json.loads((out / "about.json").read_text())["statements"][0]
 
 
+def test_other_pixel_sizes_need_to_be_accepted(runs: Any, limner: Any, tmp_path: Path) -> None:
+    fine = runs("20240301")
+    folder = fine.parents[1]
+    [card] = folder.glob("*.yaml")
+    scene, coarse, out = folder / "20240310.tif", tmp_path / "coarse", tmp_path / "out"
+    done = limner("run", scene, "--model", card, "--resolution", "12m", "--out", coarse, "--reports", "summary-csv")
+    assert done.code == 0, done.err
+    before = {path: path.read_bytes() for path in fine.rglob("*") if path.is_file()}
+    for command in ("compare", "merge"):
+        done = limner(command, fine, coarse, "--out", out)
+        assert done.code == 2
+        said = " ".join(done.err.split())
+        assert "The analyses have pixels of 10 and of 12 m: one misses smaller objects." in said
+        assert not out.exists()
+    assert {path: path.read_bytes() for path in fine.rglob("*") if path.is_file()} == before
+    done = limner("compare", fine, coarse, "--accept", "--out", out)
+    assert done.code == 0, done.err
+    matrix = pd.read_csv(out / "transitions.csv")
+    both = matrix[~matrix["from"].eq("not analysed") & ~matrix["to"].eq("not analysed")]
+    assert both.area_m2.sum() == pytest.approx(pd.read_csv(fine / "summary.csv").analysed_km2[0] * 1e6, rel=0.02)
+
+
 def test_halves_merged_are_the_whole(runs: Any, limner: Any, tmp_path: Path) -> None:
     done = limner("merge", runs("left"), runs("right"), "--out", tmp_path / "out")
     assert done.code == 0, done.err

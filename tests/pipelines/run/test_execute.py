@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_reports_are_written_again_with_the_same_bytes(tmp_path: Path, scene: Pa
     assert len(output.out.splitlines()) == len(before)
 
 
+@pytest.mark.parametrize("stated", ["", "ACTIVE"])
+def test_threads_of_torch_sleep_while_they_wait(
+    tmp_path: Path, scene: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch, stated: str
+) -> None:
+    """OpenMP reads this when torch is loaded. What the user stated stays."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", stated)
+    if not stated:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert limner("run", scene, "--out", tmp_path / "out", "--model", "none").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == (stated or "PASSIVE")
+
+
 def test_one_report_can_be_requested(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
     output = limner("run", scene, "--out", out, "--model", card, "--reports", "geojson", "--reports", "files-csv")
@@ -88,6 +101,19 @@ def test_one_report_can_be_requested(tmp_path: Path, scene: Path, card: Path, li
     assert sorted(contents(out)) == ["files.csv", "findings.geojson"]
     assert limner("report", out, "--reports", "summary-csv").code == 0
     assert "summary.csv" in contents(out)
+
+
+def test_reports_are_written_again_with_other_options(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+    out, page = tmp_path / "out", tmp_path / "out" / "report.html"
+    limner("run", scene, "--out", out, "--model", card, "--reports", "html", "--set", "report_options.html.images=50")
+    before = page.read_bytes()
+    for words in (("--set", "report_options.html.findings=5"), ("--report-options", "html.findings=5")):
+        assert limner("report", out, *words).code == 0
+        assert len(page.read_bytes()) < len(before)
+    assert limner("report", out).code == 0
+    assert page.read_bytes() == before
+    refused = limner("report", out, "--set", "hd_num=9")
+    assert (refused.code, "hd_num" in refused.err) == (2, True), refused.err
 
 
 def test_reports_do_not_need_the_image(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:

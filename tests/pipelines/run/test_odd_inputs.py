@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,9 @@ def test_an_input_among_the_results_is_refused(tmp_path: Path, scene: Path, card
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda _: None, "it holds no file"),
-        (lambda folder: (folder / ".hidden").write_text("x"), "hidden files"),
-        (lambda folder: (folder / "deep" / "deeper").mkdir(parents=True), "it holds no file"),
+        (lambda _: None, "must hold files (found: none)"),
+        (lambda folder: (folder / ".hidden").write_text("x"), "must hold files (found: only hidden files"),
+        (lambda folder: (folder / "deep" / "deeper").mkdir(parents=True), "must hold files (found: none)"),
         (lambda folder: (folder / "letter.txt").write_text("Dear Sir"), "no installed reader recognises"),
     ],
 )
@@ -96,6 +97,14 @@ def test_a_folder_without_an_image(make: Callable[[Path], object], words: str, t
         assert output.code == 3
         assert words in output.out + output.err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_without_studies_says_so(tmp_path: Path, limner: Limner) -> None:
+    with zipfile.ZipFile(tmp_path / "letters.zip", "w") as archive:
+        archive.writestr("letter.txt", "Dear Sir")
+    output = limner("info", tmp_path / "letters.zip")
+    assert output.code == 3
+    assert "(found: a zip archive without DICOM files). Unpack it, and name the folder" in output.out
 
 
 def test_a_file_name_that_is_not_utf8(

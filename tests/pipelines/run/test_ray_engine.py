@@ -29,6 +29,9 @@ class NoLimner:
         if name == "limner" and {hidden}:
             raise ModuleNotFoundError("No module named 'limner'", name="limner")
 sys.meta_path.insert(0, NoLimner())
+if {older!r}:
+    version = importlib.metadata.version
+    importlib.metadata.version = lambda name: {older!r} if name == "limner" else version(name)
 def hook(event, arguments):
     if event == "open" and {missing!r} and str(arguments[0]).endswith({missing!r}):
         raise FileNotFoundError(2, "No such file or directory")
@@ -149,18 +152,23 @@ def test_a_killed_raylet_loses_and_repeats_nothing(ray_cluster: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("hidden", "missing", "words"),
+    ("site", "words"),
     [
-        (True, "", ("must have the same limner", "found: none", "pip install -c constraints.txt '.[ray]'")),
-        (False, f"{NOBODY}.tif", (f"{NOBODY}.tif on node", "readable there", "No such file", "every node mounts")),
+        ({"hidden": True}, ("must have the same limner", "found: none", "pip install -c constraints.txt '.[ray]'")),
+        ({"older": "0.0.9"}, ("must have the same limner", "found: 0.0.9, sources ", "pip install -c constraints.txt")),
+        (
+            {"missing": f"{NOBODY}.tif"},
+            (f"{NOBODY}.tif on node", "readable there", "No such file", "every node mounts"),
+        ),
     ],
-    ids=["no-limner", "no-input"],
+    ids=["no-limner", "another-limner", "no-input"],
 )
 def test_a_node_that_cannot_work_is_named(
-    tmp_path: Path, settings: Callable[..., Settings], ray_cluster: Any, hidden: bool, missing: str, words: tuple[str]
+    tmp_path: Path, settings: Callable[..., Settings], ray_cluster: Any, site: dict[str, Any], words: tuple[str]
 ) -> None:
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(hidden=hidden, missing=missing))
+    content = SITE.format(**{"hidden": False, "older": "", "missing": ""} | site)
+    (tmp_path / "site" / "sitecustomize.py").write_text(content)
     asked = settings("out", engine="ray", address=ray_cluster.address)
     with ray_cluster.further_node(PYTHONPATH=str(tmp_path / "site")), pytest.raises(RequestError) as caught:
         run(asked, lambda _: None)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.pipelines.run.reporting import read_record
+from limner.readers.geometry import Box
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,24 @@ def test_a_slice_is_shown_in_its_window_with_its_proportions(run: Path) -> None:
     assert (last.pixels[:, :, 0].astype(int) - first.pixels[:, :, 0] == 80).all()
     (reduced,) = image.slice_pictures([2], 16)
     assert reduced is not None
+    assert reduced.pixels.shape == (6, 16, 3)
+
+
+def test_a_part_is_read_with_its_proportions_and_never_enlarged(run: Path) -> None:
+    (image,) = read_record(run).images
+    assert image.part_pictures is not None
+    parts = [(0, Box(4, 4, 12, 20)), (4, Box(4, 4, 12, 20)), (2, Box(-8, 0, 32, 24)), (0, Box(40, 0, 50, 9))]
+    first, last, reduced, outside = image.part_pictures(parts, 16)
+    assert first is not None
+    assert last is not None
+    assert reduced is not None
+    assert outside is None
+    assert first.pixels.shape == (16, 16, 3), "8 columns of 2 mm and 16 rows of 1 mm"
+    assert first.scale == (0.5, 1.0)
+    y, x = np.mgrid[4:20, 4:12]
+    shown = first.pixels[:, ::2, 0].astype(int) + first.pixels[:, 1::2, 0]
+    assert np.abs(shown / 2 - (x + 4 * y))[:, 1:-1].max() <= 1
+    assert (last.pixels[:, :, 0].astype(int) - first.pixels[:, :, 0] == 80).all()
     assert reduced.pixels.shape == (6, 16, 3)
 
 

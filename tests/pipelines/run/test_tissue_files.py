@@ -78,7 +78,7 @@ def test_wrong_tissue(tmp_path: Path, analyse: Callable[..., Run], make_slide: C
         ("nothing.png", "must cover a part of the slide"),
         ("values.png", "must hold 0, and 1 or 255 where it is masked (found: 9)"),
         ("empty", "must hold tissue-slide.geojson"),
-        ("none.geojson", "must be a readable file"),
+        ("none.geojson", "must be auto, off, or a file or folder that exists"),
     ):
         with pytest.raises(LimnerError) as error:
             analyse("out", tissue=tmp_path / name)

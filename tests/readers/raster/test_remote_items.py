@@ -1,5 +1,6 @@
 """STAC items whose assets are on a server: read only where that is asked for, and without a trace of signatures."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -211,3 +212,23 @@ def test_an_input_with_a_secret_is_refused_before_anything_is_written(url: str) 
         scan([url], {})
     assert "SECRET" not in str(caught.value)
     assert "127.0.0.1:9/a.tif" in str(caught.value) or "/vsicurl" in str(caught.value)
+
+
+def test_a_scene_classification_on_a_server_is_a_mask(
+    tmp_path: Path, write_raster: Callable[..., str], serve: Callable[..., Server]
+) -> None:
+    classes = np.full((32, 32, 1), 4, np.uint8)
+    classes[8:24, 4:20] = 9
+    write_raster("served/SCL.tif", classes, transform=[20, 0, 3e5, 0, -20, 4e6])
+    for name in ("B02", "B03"):
+        write_raster(f"served/{name}.tif", np.full((64, 64, 1), 1000, np.uint16))
+    url = serve("signed").url
+    path = write_item(
+        tmp_path / "item.json", {name: f"{url}{name}.tif?{SIGNATURE}" for name in ("B04", "B03", "B02", "SCL")}
+    )
+    words = ("--model", "threshold:red", "--set", "model_options.value=0.3", "--stretch", "0,4000", "--mask", "SCL")
+    asked = ("--set", "reader_options.remote_assets=true", "--engine", "local", "--reports", "summary-csv")
+    command("run", path, *words, *asked, "--out", tmp_path / "run")
+    with (tmp_path / "run" / "areas.csv").open(encoding="utf-8", newline="") as file:
+        found = {(row["item"], row["reason"]): float(row["area_px"]) for row in csv.DictReader(file)}
+    assert found["skipped", "cloud mask"] == 32 * 32

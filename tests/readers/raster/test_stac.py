@@ -12,7 +12,8 @@ from limner.readers.image import ImageInfo
 from limner.readers.raster.acquisition import ACQUISITION, acquired, interval_text
 from limner.readers.raster.radiometry import VALUES
 from limner.readers.raster.scene import SceneReader
-from limner.readers.registry import ScannedFile, open_image, scan
+from limner.readers.registry import open_image, scan
+from limner.readers.scanned_files import ScannedFile
 
 WriteRaster = Callable[..., str]
 Assets = dict[str, dict[str, Any]]

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import openslide
 import pytest
-from limner.readers import sandbox
+from limner.readers import reader_calls
 from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
@@ -158,7 +158,7 @@ def test_broken_index_is_refused(tmp_path: Path, scanners: ModuleType, spoil: Ca
 def test_slide_that_hangs_openslide_fails_alone(
     tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "SCAN_SECONDS", 3.0)
+    monkeypatch.setattr(reader_calls, "SCAN_SECONDS", 3.0)
     scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(192, 320))
     settings = tmp_path / "a" / "Slidedat.ini"
     levels = settings.read_text(encoding="utf-8").rsplit("OVERLAP_X = 0.0", 1)

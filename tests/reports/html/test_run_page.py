@@ -269,6 +269,13 @@ def test_images_without_pixels_and_stacks_have_their_notes(
     assert html.count('class="slice"') == 2, "the third has a picture for each of its three slices, the first in an img"
 
 
+def test_no_finding_of_a_part_is_not_none_of_all(tmp_path: Path, image: Make, record: Make, placement: Make) -> None:
+    place = placement(32618, 10, 0, 5e5, 0, -10, 4e6)
+    assert "No finding was made." in written(record(image("a", place)), tmp_path)
+    partial = image("a", place, failures=(("a/x0", "no memory"),))
+    assert "No finding was made in what was analysed, which is not all." in written(record(partial), tmp_path)
+
+
 def test_the_hostile_run_of_the_contract_names_no_patient(tmp_path: Path) -> None:
     assert "JANE-DOE" not in written(hostile_record(), tmp_path)
 
@@ -281,3 +288,34 @@ def test_the_viewer_is_the_one_that_is_pinned(root: Path) -> None:
     version = re.match(r"//! openseadragon (\S+)", (folder / "openseadragon.min.js").read_text(encoding="utf-8"))
     assert version
     assert f"openseadragon@{version[1]}" in (root / "Makefile").read_text(encoding="utf-8")
+
+
+def test_words_have_parts_that_are_read_from_the_image_where_its_picture_is_coarse(
+    tmp_path: Path, image: Make, record: Make, placement: Make
+) -> None:
+    from limner.readers.geometry import Box
+    from limner.reports.writer import Overview
+
+    asked: list[tuple[list[tuple[int, Box]], int]] = []
+
+    def parts(wanted: list[tuple[int, Box]], longest: int) -> Any:
+        asked.append((wanted, longest))
+        sure = np.ones((30, 48), np.bool_)
+        yield from (Overview(np.full((30, 48, 3), k, np.uint8), sure, sure, (9.0, 9.0)) for k in range(len(wanted) - 1))
+        yield None
+
+    near = [shapely.box(1000 * k, 0, 1000 * k + 480, 300) for k in range(4)]
+    shapes = [near[0], shapely.box(0, 0, 9000, 9000), near[1], near[1], near[2], near[3]]
+    findings = [Finding("land", shape, "region", 0.5, text=f"it is {k}") for k, shape in enumerate(shapes)]
+    findings.append(Finding("land", shapely.box(0, 500, 480, 800), "region", 0.5))
+    place = placement(32618, 10, 0, 5e5, 0, -10, 4e6)
+    made = image("a", place, findings, size=(40960, 20480), part_pictures=parts)
+    html = written(record(made), tmp_path, thumbnails=3)
+    boxes = [Box(*shape.bounds) for shape in near]
+    assert asked == [([(0, box) for box in boxes[:3]], 480)], "with words, once each, and not what the picture shows"
+    assert re.findall(r'class="part" data-rows="([^"]*)">data:image/png', html) == ["0", "2 3"], "the third is damaged"
+    assert 'class="part"' not in written(record(made), tmp_path, thumbnails=0)
+    (small,) = [image("a", place, findings, size=(1000, 800), part_pictures=parts)]
+    assert 'class="part"' not in written(record(small), tmp_path)
+    personal = replace(made, info=replace(made.info, facts=(("burned_in_risk", "yes"),)))
+    assert 'class="part"' not in written(record(personal), tmp_path)

@@ -13,7 +13,7 @@ import shapely
 from limner.model.finding import Finding
 from limner.readers.geometry import Box
 from limner.reports.html.study import StudyHtml, StudyHtmlOptions
-from limner.reports.writer import DISCLAIMER, FileRow, ImageRecord, Record, UnanalysedRegion
+from limner.reports.writer import DISCLAIMER, Area, FileRow, ImageRecord, Record, UnanalysedRegion
 
 Make = Callable[..., Any]
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)> \"q' & \u202e\u200b שלום 😀 " + "x" * 10_000
@@ -131,6 +131,8 @@ def test_no_finding_and_not_assessed_are_different(tmp_path: Path, stack: Make, 
     assert "No finding was made." in found.text
     assert "Complete. All that was planned was analysed." in found.text
     assert len(found.pictures) == 1, "the middle slice, to recognise the stack"
+    found = page(written(study(stack(areas=(Area("skipped", "not run yet", 8000.0, None, 1),))), tmp_path))
+    assert "No finding was made in what was analysed, which is not all." in found.text
     found = page(written(replace(study(stack()), assessed=False), tmp_path))
     assert "Not assessed: no model was chosen." in found.text
     assert "No finding was made" not in found.text

@@ -1,0 +1,44 @@
+"""Methods of readers that are called in the sandboxed process, with values and results that JSON can hold."""
+
+import importlib
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+from .image import FolderReader, Reader
+from .options import options_of, parse_options
+
+
+def is_sandboxed(maker: str) -> bool:
+    """Whether the class of a reader can be imported here, and its methods called."""
+    kind = _class(maker)
+    return isinstance(kind, type) and not getattr(kind, "isolated", False)
+
+
+def run_reader(method: str, name: str, maker: str, uri: str, argument: Any) -> Any:
+    """Call a method of the reader `name`, whose class is `maker`, "module:class"."""
+    return run_method(method, _reader(maker), name, uri, argument)
+
+
+def run_method(method: str, reader: Reader, name: str, uri: str, argument: Any) -> Any:
+    """Call a method of a reader with a value from JSON, and return its result as JSON."""
+    if method == "identify":
+        return reader.identify(uri, argument.encode("latin-1"))
+    options = parse_options(options_of(reader), argument, f"reader {name!r}")
+    if method == "scan_file":
+        return [info.to_json() for info in reader.scan(uri, options)]
+    if not isinstance(reader, FolderReader):
+        return [info.to_json() for info in reader.scan(uri, options)], [], []
+    found = reader.scan_folder(uri, options)
+    failed = [[list(files), error.parts] for files, error in found.failed]
+    return [info.to_json() for info in found.infos], failed, found.side
+
+
+@cache
+def _reader(maker: str) -> Reader:
+    return _class(maker)()
+
+
+def _class(maker: str) -> Any:
+    module, _, name = maker.partition(":")
+    return attrgetter(name)(importlib.import_module(module))
