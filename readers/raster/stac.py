@@ -133,6 +133,8 @@ def keep_queries(files: Sequence[str]) -> None:
     if not any(map(is_remote, files)):
         return
     for file in (file for file in files if file.lower().endswith((".json", ".geojson")) or is_item_url(file)):
+        if not is_remote(file) and not os.path.isfile(file):
+            continue  # assets without a signature need it no more
         content = _read(file)
         for item in [content, *_list(content.get("features"))]:
             for asset in _mapping(_mapping(item).get("assets")).values():

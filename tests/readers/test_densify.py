@@ -39,6 +39,21 @@ def test_short_edges_of_a_map_are_not_tried(tried: list[int], side: float, *, al
     assert (shapely.get_num_coordinates(dense) > 5).any() == all_tried
 
 
+def test_edges_that_stand_for_the_others_have_32_pixels_in_four_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes: list[Points] = []
+    measure = densify._deviation  # noqa: SLF001 - what is counted
+
+    def kept(start: Points, end: Points, placement: Placement) -> npt.NDArray[np.float64]:
+        probes.append(end - start)
+        return measure(start, end, placement)
+
+    monkeypatch.setattr(densify, "_deviation", kept)
+    densify.densify_all(boxes(1200, 50.0), Placement(((10.0, 0.0, 4e5), (0.0, -10.0, 4.1e6)), "m", UTM))
+    along, across = probes[0].T
+    assert np.hypot(along, across) == pytest.approx(32.0, rel=0.011)
+    assert set(np.round(np.degrees(np.arctan2(across, along))).tolist()) == {-45.0, 0.0, 45.0, 90.0}
+
+
 def test_near_a_pole_every_edge_is_tried(tried: list[int]) -> None:
     densify.densify_all(boxes(1200, 50.0), Placement(((100.0, 0.0, -2e5), (0.0, -100.0, 2e5)), "m", POLAR))
     assert tried[0] == 4 * 1200

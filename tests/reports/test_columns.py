@@ -55,6 +55,7 @@ def test_csv_json_and_arrays_have_the_same_values(
     column = Column("c", dtype, "said", lambda _: values, decimals=decimals)
     batch = Rows([object()] * len(cells))
     assert column.csv_cells(batch) == cells
+    assert column.texts(batch) == ["".join(next(csv.reader([cell]), [])).removeprefix("'") for cell in cells]
     output = column.json_values(batch)
     json.dumps(output, allow_nan=False)
     assert ["" if one is None else one for one in output] == [

@@ -72,6 +72,10 @@ def test_a_local_item_names_assets_on_a_server(tmp_path: Path, serve: Callable[.
     assert refused.status == "failed"
     assert f"on the server {server.address}, which --set reader_options.remote_assets=true reads" in refused.reason
     assert values(path, ASKED) == [[2000, 3000]]
+    [info] = scan([path], ASKED)[0].infos
+    Path(path).unlink()
+    with open_image(info) as image:
+        assert image.read(info.box, info.size)[0].max() == 3000
     assert server.end() > 0
 
 
