@@ -87,6 +87,8 @@ bench: .venv-test/ready
 		run end-to-end/scene-8192.tif --model end-to-end/tiny.yaml --reports findings-csv --out end-to-end/run
 	rm -rf .venv-test/end-to-end
 	cd .venv-test && bin/python ../tests/bench/peers.py # makes an environment for each program, 7 GB in all
+	cd .venv-test && bin/python ../tests/bench/overlap.py
+	cd .venv-test && bin/python ../tests/bench/memory_curve.py # an hour
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
 	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))
