@@ -1,5 +1,6 @@
 """Who reads next, which index is used, and which windows may be chosen."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -77,16 +78,19 @@ def test_levels_of_tiles_begin_with_one_tile() -> None:
     assert [highest_level((side, 10)) for side in (1, 512, 513, 1024, 40_000)] == [0, 0, 1, 1, 7]
 
 
-def test_a_damaged_index_is_made_again_and_one_in_use_stays(made_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, plan = read_record(made_run), plan_of(made_run)
+def test_a_damaged_index_is_made_again_and_one_in_use_stays(
+    made_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(made_run, tmp_path / "run"))  # whose index no other test uses
+    record, plan = read_record(run), plan_of(run)
     live = {plan.info.id: live_picture(plan)}
     messages = list[Any]()
-    with indices.open_index(made_run, record, live) as folder:
+    with indices.open_index(run, record, live) as folder:
         (folder / "image-0" / "layers.json").write_text("{")
-        with indices.open_index(made_run, replace(record, run="another"), live, messages.append) as other:
+        with indices.open_index(run, replace(record, run="another"), live, messages.append) as other:
             assert folder.exists(), "a server uses it"
             assert other != folder
-    with indices.open_index(made_run, record, live, messages.append) as again:
+    with indices.open_index(run, record, live, messages.append) as again:
         assert again == folder
         assert (again / "image-0" / "layers.json").read_text() != "{"
         assert not other.exists(), "that of another state of the run"
@@ -95,7 +99,7 @@ def test_a_damaged_index_is_made_again_and_one_in_use_stays(made_run: Path, monk
         raise PermissionError
 
     monkeypatch.setattr(indices, "_remove_unused", refuse)
-    with indices.open_index(made_run, replace(record, run="a third"), live) as temporary:
-        assert indices.index_folder(made_run) not in temporary.parents
+    with indices.open_index(run, replace(record, run="a third"), live) as temporary:
+        assert indices.index_folder(run) not in temporary.parents
         assert (temporary / "page.html").is_file()
     assert not temporary.exists()
