@@ -87,6 +87,8 @@ bench: .venv-test/ready
 		run end-to-end/scene-8192.tif --model end-to-end/tiny.yaml --reports findings-csv --out end-to-end/run
 	rm -rf .venv-test/end-to-end
 	cd .venv-test && bin/python ../tests/bench/peers.py # makes an environment for each program, 7 GB in all
+	cd .venv-test && bin/python ../tests/bench/overlap.py
+	cd .venv-test && bin/python ../tests/bench/memory_curve.py # an hour
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/truth_formats.py $(if $(GEO),$(abspath $(GEO))) # GEO=a folder of labelled scenes
 	cd .venv-test && bin/python ../tests/bench/truth_areas.py $(if $(GEO),$(abspath $(GEO)))
@@ -102,6 +104,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/zones_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py
 	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
+	cd .venv-test && bin/python ../tests/bench/view.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland

@@ -130,19 +130,19 @@ def _moved(geometry: BaseGeometry, montage: Montage, plane: int) -> BaseGeometry
 
 def draw_base(overview: Overview | None, canvas: Canvas) -> Image.Image:
     """The picture without findings: a grey checkerboard on nodata, red hatching where it cannot be read."""
-    board = checkerboard(canvas.size)
     if overview is None:
-        return hatched(board, np.ones(canvas.size[::-1], dtype=np.bool_), UNREADABLE)
+        return hatched(checkerboard(canvas.size), np.ones(canvas.size[::-1], dtype=np.bool_), UNREADABLE)
     resampling = Image.Resampling.BOX if overview.pixels.shape[1] > canvas.size[0] else Image.Resampling.NEAREST
     picture = Image.fromarray(overview.pixels).resize(canvas.size, resampling)
-    picture.paste(board, mask=Image.fromarray(~_resized(overview.valid, canvas.size)))
+    if not overview.valid.all():
+        picture.paste(checkerboard(canvas.size), mask=Image.fromarray(~_resized(overview.valid, canvas.size)))
     return hatched(picture, ~_resized(overview.readable, canvas.size), UNREADABLE)
 
 
 def checkerboard(size: tuple[int, int], start: tuple[int, int] = (0, 0)) -> Image.Image:
     """What is shown on nodata, `size` (width, height) px of it from `start` (x, y) on."""
-    y, x = np.indices(size[::-1])
-    return Image.fromarray(np.array(NODATA, dtype=np.uint8)[((x + start[0]) // 10 + (y + start[1]) // 10) % 2])
+    x, y = ((np.arange(side) + first) // 10 % 2 for side, first in zip(size, start, strict=True))
+    return Image.fromarray(np.array(NODATA, dtype=np.uint8)[np.bitwise_xor.outer(y, x)])
 
 
 def draw_findings(
@@ -264,6 +264,8 @@ def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float,
         mask    0 0 1 1 1 0 0
     """
     width, height = size
+    if geometry.is_empty:
+        return np.zeros((height, width), dtype=np.bool_)
     toggles = np.zeros((height, width + 1), dtype=np.int32)
     for part in shapely.get_parts(geometry):
         for ring in _rings(part):
@@ -375,8 +377,8 @@ def hatched(
     result = picture.copy()
     if not mask.any():
         return result
-    y, x = np.indices(mask.shape)
-    stripes = mask & ((x + y + start) % pitch < width)
+    y, x = map(np.arange, mask.shape)
+    stripes = mask & (np.add.outer(y + start, x) % pitch < width)
     result.paste((255, 255, 255), mask=Image.fromarray(np.where(mask, np.uint8(60), np.uint8(0))))
     result.paste(colour, mask=Image.fromarray(np.where(stripes, np.uint8(215), np.uint8(0))))
     return result

@@ -20,6 +20,7 @@ MORE = {
     "send": ["--to", "dicomweb:http://localhost:1/x", "--dry-run"],
     "zones": ["--zones", "zones.geojson"],
     "merge": ["--out", "merged"],
+    "export": ["--to", "csv"],
 }
 """What else a command needs, or is given so that it ends."""
 

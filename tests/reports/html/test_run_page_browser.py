@@ -301,6 +301,29 @@ def test_a_run_without_findings_or_images_opens(
     assert page.messages == []
 
 
+def test_words_stand_beside_their_part_of_the_image(
+    write: Make, open_page: Make, image: Make, record: Make, utm: Placement
+) -> None:
+    def parts(wanted: Any, longest: int) -> Any:
+        sure = np.ones((240, longest), np.bool_)
+        yield from (Overview(np.full((240, longest, 3), (0, 200, 0), np.uint8), sure, sure, (2, 2)) for _ in wanted)
+
+    places = [shapely.box(0, 0, 960, 480), shapely.box(0, 480, 20480, 10240)]
+    findings = [Finding("land", place, "region", text=f"It is {k}.") for k, place in enumerate(places)]
+    page = open_page(write(record(image("a", utm, findings, size=(20480, 10240), part_pictures=parts))))
+    notes = "[...document.querySelectorAll('#cards .note')].map((one) => one.textContent)"
+    page.until(f"{notes}.every(Boolean) && {notes}.length", 2)
+    cut = 20480 / 100  # the picture of the fixture has 100 px
+    assert page.run(notes) == [
+        "Read from the image: 1 px for 2 px of the image.",
+        f"Cut from the picture above: 1 px for {cut:.0f} px of the image.",
+    ]
+    pixel = "one.getContext('2d').getImageData(9, 9, 1, 1).data"
+    colours = f"[...document.querySelectorAll('#cards canvas')].map((one) => [...{pixel}])"
+    assert page.run(colours) == [[0, 200, 0, 255], [120, 120, 120, 255]]
+    assert page.messages == []
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 @pytest.mark.network
 def test_accessibility(
