@@ -104,6 +104,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/zones_table.py
 	cd .venv-test && bin/python ../tests/bench/study_page.py
 	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
+	cd .venv-test && bin/python ../tests/bench/view.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland

@@ -356,3 +356,9 @@ def orthanc(dicomweb_servers: ModuleType, tmp_path_factory: pytest.TempPathFacto
     server = dicomweb_servers.Orthanc(tmp_path_factory.mktemp("orthanc") / "server")
     yield server
     server.close()
+
+
+browsers = module("browsers")
+chromium_path, browser, open_page, axe = (
+    getattr(browsers, name) for name in ("chromium_path", "browser", "open_page", "axe")
+)

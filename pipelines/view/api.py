@@ -16,7 +16,7 @@ from ...reports.html.live_page import PAGE, LivePicture, layers_folder
 from ...reports.writer import Record
 from ..review.review import Review
 from .findings import OUTCOMES, ImageFindings, Query
-from .pictures import TILE, NoPictureError, Pictures, highest_level
+from .pictures import TILE, Frame, NoPictureError, Pictures, Quad, highest_level
 from .reviewing import Reviewing
 from .turns import OutdatedError
 
@@ -111,13 +111,12 @@ class Api:
         """A picture of an image; None for another path."""
         match path:
             case ["overview", number]:
-                found = self._pictures.overview(self._image(number), 0, is_open)
+                found = self._pictures.overview(self._image(number), is_open)
             case ["tile", number, plane, window, level, column, row]:
                 at = (_whole(level), _whole(column), _whole(row))
-                found = self._pictures.tile(*self._frame(number, plane, window), at, is_open)
+                found = self._pictures.tile(self._frame(number, plane, window), at, is_open)
             case ["part", number, plane, window]:
-                x0, y0, x1, y1 = (int(value) for value in words.numbers("box", 4))
-                found = self._pictures.part(*self._frame(number, plane, window), (x0, y0, x1, y1), is_open)
+                found = self._pictures.part(self._frame(number, plane, window), words.box(), is_open)
             case _:
                 return None
         return Reply(HTTPStatus.OK, found.content, found.kind)
@@ -140,13 +139,13 @@ class Api:
             raise BadRequestError
         return found
 
-    def _frame(self, number: str, plane: str, window: str) -> tuple[int, int, int]:
+    def _frame(self, number: str, plane: str, window: str) -> Frame:
         """The places of an image, of a plane and of a window."""
         image, at, choice = self._image(number), _whole(plane), _whole(window)
         windows = self._live[image].windows
         if at >= len(self._infos[image].planes) or choice >= max(1, len(windows)):
             raise BadRequestError
-        return image, at, choice
+        return Frame(image, at, choice)
 
     def _about(self, number: int) -> dict[str, Any]:
         """What a page needs of an image before it shows it."""
@@ -168,11 +167,10 @@ class Api:
             raise BadRequestError
         match what:
             case "view":
-                x0, y0, x1, y1 = words.numbers("box", 4)
                 (step,) = words.numbers("step", 1)
-                if step <= 0 or x1 <= x0 or y1 <= y0:
+                if step <= 0:
                     raise BadRequestError
-                view = View((x0, y0, x1, y1), step, words.whole("plane"))
+                view = View(words.box(), step, words.whole("plane"))
                 content = found.in_view(query, view, words.whole("extra", -1))
                 return Reply(HTTPStatus.OK, content, "application/octet-stream")
             case "rows":
@@ -225,6 +223,13 @@ class _Words:
         if len(values) != count or not all(map(math.isfinite, values)) or max(map(abs, values)) > 1e12:
             raise BadRequestError
         return values
+
+    def box(self) -> Quad:
+        """The numbers "box", of which the last two are the larger ones."""
+        x0, y0, x1, y1 = self.numbers("box", 4)
+        if x1 <= x0 or y1 <= y0:
+            raise BadRequestError
+        return x0, y0, x1, y1
 
     def codes(self, name: str) -> frozenset[int] | None:
         """Whole numbers, separated by commas; None where there is no such name."""

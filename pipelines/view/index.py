@@ -9,7 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from ...reports.html.live_page import PAGE, LivePicture, write_live_page
+from ...readers.errors import LimnerError
+from ...readers.locks import try_lock
+from ...reports.html.layers import Layers
+from ...reports.html.live_page import PAGE, LivePicture, layers_folder, write_live_page
 from ...reports.html.page import assets_digest
 from ...reports.writer import Record
 from ..progress import EventHandler, Message, Reporting
@@ -28,19 +31,22 @@ def open_index(
     """
     base = index_folder(run)
     folder = base / _key(record)
-    if not (folder / PAGE).is_file():
+    if not _is_whole(folder, len(record.images)):
         on_event(Message("Making the index of the findings, once for this run"))
         try:
             base.mkdir(mode=0o700, exist_ok=True)
-            _remove_others(base, folder.name)
+            _remove_unused(base)
             _make(record, folder, pictures, on_event)
-        except PermissionError:
+        except OSError:
             with tempfile.TemporaryDirectory(prefix="limner-view-") as temporary:
                 folder = Path(temporary) / "index"
                 _make(record, folder, pictures, on_event)
                 yield folder
             return
-    yield folder
+    with (folder / PAGE).open("rb") as page:
+        with suppress(OSError):  # where the file system has no locks
+            try_lock(page, shared=True)
+        yield folder
 
 
 def index_folder(run: Path) -> Path:
@@ -61,12 +67,31 @@ def _make(record: Record, folder: Path, pictures: Mapping[str, LivePicture], on_
         part.replace(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
-        if not (folder / PAGE).is_file():  # another process may have made it meanwhile
+        if not _is_whole(folder, len(record.images)):  # another process may have made it meanwhile
             raise
 
 
-def _remove_others(base: Path, name: str) -> None:
+def _is_whole(folder: Path, images: int) -> bool:
+    """Whether an index is there, as far as its descriptions tell."""
+    if not (folder / PAGE).is_file():
+        return False
+    try:
+        for number in range(images):
+            Layers.open(layers_folder(folder, number))
+    except (LimnerError, OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _remove_unused(base: Path) -> None:
+    """Remove indices of earlier states, and what is left of a damaged one, unless a server has locked its page."""
     for other in base.iterdir():
-        if other.name != name and not other.name.startswith(_PART):
-            with suppress(OSError):
-                shutil.rmtree(other)
+        if other.name.startswith(_PART):
+            continue
+        try:
+            with (other / PAGE).open("rb") as page:
+                used = not try_lock(page)
+        except OSError:
+            used = False
+        if not used:
+            shutil.rmtree(other, ignore_errors=True)

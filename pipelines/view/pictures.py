@@ -23,6 +23,7 @@ from ...readers.overview import OVERVIEW_SIDE
 from ...readers.render import Stretch
 from ...readers.sandbox import SandboxedProcess, SandboxError
 from ...reports.html.live_page import LivePicture
+from ...reports.html.pictures import reduced_size
 from ...reports.html.run_values import IDENTIFYING, is_identifying
 from ...reports.overview.painting import SKIPPED, UNREADABLE, checkerboard, hatched, plane_masks
 from ...reports.writer import ImageRecord
@@ -59,6 +60,21 @@ class Encoded:
     content: bytes
     kind: str
     """Its media type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What is shown of a run: an image by its place, a plane of it, and one of the windows to show that in."""
+
+    image: int
+    plane: int = 0
+    window: int = 0
+
+
+IsOpen = Callable[[], bool]
+"""Whether a request still waits for its answer."""
+Quad = tuple[float, float, float, float]
+"""x0, y0, x1, y1."""
 
 
 class _Kept(OrderedDict[Any, Item]):
@@ -114,133 +130,119 @@ class Pictures:
             return str(error)
         return ""
 
-    def tile(
-        self, number: int, plane: int, window: int, at: tuple[int, int, int], is_open: Callable[[], bool]
-    ) -> Encoded:
+    def tile(self, frame: Frame, at: tuple[int, int, int], is_open: IsOpen) -> Encoded:
         """The tile (level, column, row) of a plane; the highest level has the image's own pixels, level 0 is one tile.
 
         Raises `NoPictureError` where it cannot be read, `IndexError` where there is none, `OutdatedError`.
         """
         level, column, row = at
-        width, height = size = picture_size(self._plans[number])
+        width, height = size = picture_size(self._plans[frame.image])
         top = highest_level(size)
-        if not 0 <= level <= top:
-            raise IndexError(level)
-        step = TILE << (top - level)
+        step = TILE << max(0, top - level)
         left, upper = column * step, row * step
-        if not (0 <= left < width and 0 <= upper < height):
+        if not (0 <= level <= top and 0 <= left < width and 0 <= upper < height):
             raise IndexError(at)
-        box = (left, upper, min(left + step, width), min(upper + step, height))
-        key = (number, plane, window, at)
-        tile = self._tiles.find(key)
+        tile = self._tiles.find((frame, at))
         if tile is None:
-            shown = (max(1, -(-(box[2] - left) * TILE // step)), max(1, -(-(box[3] - upper) * TILE // step)))
-            start = (column * TILE, row * TILE)
-            tile = self._encoded(number, self._painted(number, plane, window, box, shown, start, is_open))
-            self._tiles.keep(key, tile)
+            box = (left, upper, min(left + step, width), min(upper + step, height))
+            shown = (-(-(box[2] - left) * TILE // step), -(-(box[3] - upper) * TILE // step))
+            found = self._pixels(frame, box, shown, is_open)
+            tile = self._encoded(frame, self._painted(frame, found, box, (column * TILE, row * TILE)))
+            self._tiles.keep((frame, at), tile)
         return tile
 
-    def part(
-        self, number: int, plane: int, window: int, box: tuple[int, int, int, int], is_open: Callable[[], bool]
-    ) -> Encoded:
-        """A box of a plane in pixels of its picture, at most 480 × 320 px of it. Raises as `tile` does."""
-        width, height = picture_size(self._plans[number])
-        x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
+    def part(self, frame: Frame, box: Quad, is_open: IsOpen) -> Encoded:
+        """A box of a plane in pixels of its picture, as at most 480 × 320 px. Raises as `tile` does."""
+        width, height = picture_size(self._plans[frame.image])
+        x0, y0, x1, y1 = max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3])
         if x0 >= x1 or y0 >= y1:
             raise IndexError(box)
         zoom = min(480 / (x1 - x0), 320 / (y1 - y0), 4.0)
         shown = (max(1, round((x1 - x0) * zoom)), max(1, round((y1 - y0) * zoom)))
-        return self._encoded(number, self._painted(number, plane, window, (x0, y0, x1, y1), shown, (0, 0), is_open))
+        found = self._pixels(frame, (x0, y0, x1, y1), shown, is_open)
+        return self._encoded(frame, self._painted(frame, found, (x0, y0, x1, y1), (0, 0)))
 
-    def overview(self, number: int, plane: int, is_open: Callable[[], bool]) -> Encoded:
-        """A plane as a whole, of at most 512 px. Raises as `tile` does."""
-        found = self._whole(number, plane, 0, is_open)
-        height, width = found.shape[:2]
-        factor = min(1.0, TILE / max(width, height))
-        shown = (max(1, round(width * factor)), max(1, round(height * factor)))
-        return self._encoded(
-            number, self._paint(number, plane, _reduced(found, (0, 0, 1, 1), shown), (0, 0, 1, 1), (0, 0))
-        )
+    def overview(self, image: int, is_open: IsOpen) -> Encoded:
+        """An image as a whole, of a stack its middle slice, as at most 512 px. Raises as `tile` does."""
+        frame = Frame(image, len(self._plans[image].info.planes) // 2)
+        width, height = size = picture_size(self._plans[image])
+        box = (0.0, 0.0, float(width), float(height))
+        found = self._pixels(frame, box, reduced_size(size, TILE), is_open)
+        return self._encoded(frame, self._painted(frame, found, box, (0, 0)))
 
-    def _encoded(self, number: int, picture: Image.Image) -> Encoded:
+    def _encoded(self, frame: Frame, picture: Image.Image) -> Encoded:
         """A picture without loss where it is of a study, else as JPEG."""
         file = io.BytesIO()
-        if self._plans[number].info.kind == "study":
+        if self._plans[frame.image].info.kind == "study":
             picture.save(file, "PNG", compress_level=1)
             return Encoded(file.getvalue(), "image/png")
         picture.save(file, "JPEG", quality=90, subsampling=0)
         return Encoded(file.getvalue(), "image/jpeg")
 
-    def _painted(
-        self,
-        number: int,
-        plane: int,
-        window: int,
-        box: tuple[int, int, int, int],
-        shown: tuple[int, int],
-        start: tuple[int, int],
-        is_open: Callable[[], bool],
-    ) -> Image.Image:
-        """A box of a picture as `shown` (width, height) px, of which `start` is the place in the whole at that zoom."""
-        width, height = picture_size(self._plans[number])
-        share = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+    def _pixels(self, frame: Frame, box: Quad, shown: tuple[int, int], is_open: IsOpen) -> Rgba:
+        """A box of a picture as `shown` (width, height) px: of the overview where that is as fine."""
+        longest = max(picture_size(self._plans[frame.image]))
         scale = max((box[2] - box[0]) / shown[0], (box[3] - box[1]) / shown[1])
-        if scale >= max(1.0, max(width, height) / OVERVIEW_SIDE) - 1e-6 or self.status(number):
-            found = _reduced(self._whole(number, plane, window, is_open), share, shown)
-        else:
-            found = self._read(number, "read_part", is_open, _TILE_SECONDS, plane, share, shown, window=window)
-        return self._paint(number, plane, found, share, start)
+        if scale >= max(1.0, longest / OVERVIEW_SIDE) - 1e-6 or self.status(frame.image):
+            return _reduced(self._whole(frame, is_open), self._share(frame, box), shown)
+        return self._read(frame, "read_part", _TILE_SECONDS, (self._share(frame, box), shown), is_open)
 
-    def _paint(
-        self, number: int, plane: int, found: Rgba, share: tuple[float, float, float, float], start: tuple[int, int]
-    ) -> Image.Image:
-        """Pixels with a checkerboard on nodata, and hatching on what was not analysed or cannot be read."""
+    def _share(self, frame: Frame, box: Quad) -> Quad:
+        """A box of a picture in shares of its width and height."""
+        width, height = picture_size(self._plans[frame.image])
+        return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+
+    def _painted(self, frame: Frame, found: Rgba, box: Quad, start: tuple[int, int]) -> Image.Image:
+        """Pixels with a checkerboard on nodata, and hatching on what was not analysed or cannot be read.
+
+        `start` is their place in the whole picture at this zoom, so that patterns go on from tile to tile.
+        """
         height, width = found.shape[:2]
         picture = Image.fromarray(found[..., :3])
         known = found[..., 3]
         if (known != pixels.VALID).any():
             picture.paste(checkerboard((width, height), start), mask=Image.fromarray(known != pixels.VALID))
-        skipped, unreadable = (_reduced(mask, share, (width, height)) > 0 for mask in self._masks(number, plane))
-        total = start[0] + start[1]
+        share, total = self._share(frame, box), sum(start)
+        skipped, unreadable = (_reduced(mask, share, (width, height)) > 0 for mask in self._masks(frame))
         picture = hatched(picture, skipped, SKIPPED, start=total)
         return hatched(picture, unreadable | (known == pixels.UNREADABLE), UNREADABLE, start=total)
 
-    def _masks(self, number: int, plane: int) -> tuple[Rgba, Rgba]:
+    def _masks(self, frame: Frame) -> tuple[Rgba, Rgba]:
         """(skipped, unreadable) of a plane, reduced."""
-        plan = self._plans[number]
-        width, height = picture_size(plan)
-        factor = min(1.0, OVERVIEW_SIDE / max(width, height))
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        found = self._wholes.find(key := ("masks", number, plane))
+        found = self._wholes.find(key := ("masks", frame.image, frame.plane))
         if found is None:
-            masks = plane_masks(self._images[number], plane, plan.grid.orientation, size)
+            plan = self._plans[frame.image]
+            size = reduced_size(picture_size(plan), OVERVIEW_SIDE)
+            masks = plane_masks(self._images[frame.image], frame.plane, plan.grid.orientation, size)
             found = np.stack(masks).view(np.uint8)
             self._wholes.keep(key, found)
         return found[0], found[1]
 
-    def _whole(self, number: int, plane: int, window: int, is_open: Callable[[], bool]) -> Rgba:
-        """A plane as a whole, of at most 2048 px, read once; as the last session kept it where the image is gone."""
-        key = (number, plane, window)
+    def _whole(self, frame: Frame, is_open: IsOpen) -> Rgba:
+        """A plane as a whole, of at most 2048 px, read once."""
         with self._lock:
-            lock = self._reading.setdefault(key, threading.Lock())
+            lock = self._reading.setdefault(frame, threading.Lock())
         with lock:
-            found = self._wholes.find(key)
+            found = self._wholes.find(frame)
             if found is None:
-                found = self._read_whole(number, plane, window, is_open)
-                self._wholes.keep(key, found)
+                found = self._read_whole(frame, is_open)
+                self._wholes.keep(frame, found)
         return found
 
-    def _read_whole(self, number: int, plane: int, window: int, is_open: Callable[[], bool]) -> Rgba:
-        file = self._folder / f"overview-{number}-{plane}-{window}.png"
+    def _read_whole(self, frame: Frame, is_open: IsOpen) -> Rgba:
+        """The same from the image, or as an earlier session kept it where that is gone."""
+        file = self._folder / f"overview-{frame.image}-{frame.window}.png"
+        single = len(self._images[frame.image].info.planes) == 1
         try:
-            found = self._read(number, "read_whole", is_open, _WHOLE_SECONDS, plane, OVERVIEW_SIDE, window=window)
+            found = self._read(frame, "read_whole", _WHOLE_SECONDS, (OVERVIEW_SIDE,), is_open)
         except NoPictureError:
             try:
                 with Image.open(file) as kept:
                     return np.asarray(kept.convert("RGBA"))
             except OSError:
-                raise NoPictureError(self.status(number) or _GONE.format(_FAULTS["time"])) from None
-        if len(self._images[number].info.planes) == 1:
+                pass
+            raise
+        if single:
             Image.fromarray(found).save(file, "PNG", compress_level=1)
         return found
 
@@ -261,17 +263,15 @@ class Pictures:
             raise NoPictureError(found)
         return found, plan.stretch
 
-    def _read(
-        self, number: int, what: str, is_open: Callable[[], bool], seconds: float, plane: int, *more: Any, window: int
-    ) -> Rgba:
+    def _read(self, frame: Frame, what: str, seconds: float, words: tuple[Any, ...], is_open: IsOpen) -> Rgba:
         """Call a function of `pixels` in a process of ours, which opens the image where it has not."""
-        info, own = self._original(number)
-        stretch = _stretches(self._plans[number])[window]
-        plan, key = self._plans[number], str(number)
+        info, own = self._original(frame.image)
+        plan, key = self._plans[frame.image], str(frame.image)
+        stretch = _stretches(plan)[frame.window].to_json()
         with self._turns.turn(is_open) as process:
 
             def read() -> Rgba:
-                return process.call(f"{pixels.__name__}:{what}", key, plane, *more, stretch.to_json(), seconds=seconds)
+                return process.call(f"{pixels.__name__}:{what}", key, frame.plane, *words, stretch, seconds=seconds)
 
             try:
                 try:
@@ -280,8 +280,8 @@ class Pictures:
                     if error.value != "KeyError":
                         raise
                 turned = [*asdict(plan.grid.orientation).values()]
-                words = (key, info.to_json(), list(own.channels), turned, square_aspect(plan))
-                process.call(f"{pixels.__name__}:open_picture", *words, seconds=_TILE_SECONDS)
+                opening = (key, info.to_json(), list(own.channels), turned, square_aspect(plan))
+                process.call(f"{pixels.__name__}:open_picture", *opening, seconds=_TILE_SECONDS)
                 return read()
             except SandboxError as error:
                 raise NoPictureError(_GONE.format(_FAULTS.get(error.code, "its file cannot be read"))) from error

@@ -9,11 +9,13 @@ import secrets
 import select
 import socket
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from ...readers.errors import RequestError
+from ...reports.html.live_page import live_policy
 from .api import Api, Reply
 
 HOST: Final = "127.0.0.1"
@@ -22,10 +24,9 @@ MOST_BYTES: Final = 4 << 20
 
 _MOST_CONNECTIONS: Final = 48
 _IDLE_SECONDS: Final = 30.0
-_POLICY: Final = "frame-ancestors 'none'"  # the page states the rest
 _HEADERS: Final = {
     "Cache-Control": "no-store",  # pictures may be of a patient: none stays in a browser's cache
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": f"{live_policy()}; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -88,15 +89,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with a page, a picture or data."""
         path, query = self._path()
-        self._send(self._refused() or self.server.api.get(path, query, self._is_open))
+        self._send(self._refused() or self._answered(lambda: self.server.api.get(path, query, self._is_open)))
 
     def do_POST(self) -> None:
         """Take a decision of the reviewer."""
         reply = self._refused() or self._refused_change()
         if reply is None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            reply = self.server.api.post(self._path()[0], body)
+            reply = self._answered(lambda: self.server.api.post(self._path()[0], body))
         self._send(reply)
+
+    def _answered(self, answer: Callable[[], Reply]) -> Reply:
+        """The answer; where it fails, as with a damaged index, nothing of why."""
+        try:
+            return answer()
+        except Exception:  # noqa: BLE001 - a message may hold names
+            return Reply(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _path(self) -> tuple[list[str], str]:
         """The parts of the path after the token, and the query."""

@@ -32,6 +32,10 @@ class Turns(Generic[Reader]):
         self._waiting: list[_Waiting[Reader]] = []
         self._changed = threading.Condition()
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     @contextmanager
     def turn(self, is_open: Callable[[], bool] = lambda: True) -> Generator[Reader]:
         """Wait for a reader. Raises `OutdatedError` where others come first, or it is not open any more."""

@@ -371,17 +371,18 @@ class Layers:
         return packed({"listed": len(chosen), "count": len(rows), "step": view.step}, arrays)
 
     def _dots(self, rows: Rows, view: View) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint32]]:
-        """One dot for all findings of a label that are nearer than two screen pixels."""
+        """A dot for findings that are nearer than two screen pixels, with the label that most of them have."""
         if not len(rows):
             return np.zeros((0, 2)), np.zeros(0, np.uint32)
-        b, label = self.bounds[rows], self.label[rows].astype(np.int64)
-        cell = np.floor(((b[:, :2] + b[:, 2:]) / 2 - view.box[:2]) / (_DOT * view.step)).astype(np.int64)
-        width = int(cell[:, 0].max()) + 2
-        keys = np.unique((label * (int(cell[:, 1].max()) + 2) + cell[:, 1] + 1) * width + cell[:, 0] + 1)
-        rest, x = np.divmod(keys, width)
-        labels, y = np.divmod(rest, int(cell[:, 1].max()) + 2)
-        places = (np.stack([x, y], axis=1) - 0.5) * _DOT * view.step + view.box[:2]
-        return places, labels.astype(np.uint32)
+        b = self.bounds[rows]
+        cell = np.floor(((b[:, :2] + b[:, 2:]) / 2 - view.box[:2]) / (_DOT * view.step)).astype(np.int64) + 1
+        width, labels = int(cell[:, 0].max()) + 1, len(self.labels)
+        keys, counts = np.unique((cell[:, 1] * width + cell[:, 0]) * labels + self.label[rows], return_counts=True)
+        place, label = np.divmod(keys, labels)
+        order = np.lexsort((-counts, place))
+        first = order[np.diff(place[order], prepend=-1) > 0]
+        y, x = np.divmod(place[first], width)
+        return (np.stack([x, y], axis=1) - 0.5) * _DOT * view.step + view.box[:2], label[first].astype(np.uint32)
 
     def _outlines(self, rows: Rows, view: View) -> tuple[Bytes, Lengths, npt.NDArray[np.int32]]:
         """Outlines of findings: those of many vertices clipped to the view, and as fine as the screen."""

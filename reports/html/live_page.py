@@ -10,14 +10,19 @@ from ..measures import LabelTotals, batches
 from ..palette import Palette
 from ..writer import ImageRecord, Record
 from .layers import LayersWriter
-from .page import page_parts
-from .pictures import PagePicture
+from .page import content_policy, page_parts
+from .pictures import PagePicture, reduced_size
 from .run_values import SCRIPTS, STYLES, Shown, image_facts, place_block, run_head, run_values
 
 PAGE: Final = "page.html"
 
 _SCRIPTS: Final = (*SCRIPTS, "view_source.js", "view_review.js", "view_page.js")
 _MOST_IMAGES: Final = 2000
+
+
+def live_policy() -> str:
+    """The content security policy of the page, which a server sends too: a page that was changed then runs nothing."""
+    return content_policy(STYLES, _SCRIPTS, served=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +92,7 @@ def _shown(record: Record, number: int, layers: LayersWriter, live: LivePicture)
     image = layers.image
     info, planes = image.info, range(len(image.info.planes))
     about = f"{layers.count:,} {'finding' if layers.count == 1 else 'findings'}"
-    width, height = live.size
-    factor = min(1.0, 512 / max(width, height))
-    thumbnail = PagePicture(
-        f"overview/{number}", max(1, round(width * factor)), max(1, round(height * factor)), "The image, reduced"
-    )
+    thumbnail = PagePicture(f"overview/{number}", *reduced_size(live.size, 512), "The image, reduced")
     return Shown(
         number,
         image.name or info.id,

@@ -57,17 +57,22 @@ def page_parts(
     page that is `served` may also ask its own server for data and pictures.
     """
     style, (*code,) = _read("page.css", *styles), map(_read, scripts)
-    allowed = f"style-src {_digest(style)}; img-src data:"
-    if served:
-        allowed += " 'self'; connect-src 'self'"
-    if code:
-        allowed += f"; script-src {' '.join(map(_digest, code))}"
-    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+    policy = content_policy(styles, scripts, served=served)
     yield from (
         _environment()
         .get_template(template)
         .generate(head=head, stylesheet=style, scripts=code, policy=policy, served=served, **values)
     )
+
+
+def content_policy(styles: Sequence[str], scripts: Sequence[str], *, served: bool = False) -> str:
+    """The content security policy of a page: see `page_parts`."""
+    allowed = f"style-src {_digest(_read('page.css', *styles))}; img-src data:"
+    if served:
+        allowed += " 'self'; connect-src 'self'"
+    if scripts:
+        allowed += f"; script-src {' '.join(_digest(_read(name)) for name in scripts)}"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
 
 
 @cache

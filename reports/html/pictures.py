@@ -25,6 +25,12 @@ class PagePicture:
     """What it shows, for who cannot see it."""
 
 
+def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(width, height) with the same proportions and at most so many px on the long side."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
 def embed(picture: Image.Image, alt: str, most: int = MOST_BYTES) -> PagePicture:
     """A picture as part of a page: without loss where that fits `most` bytes, else as JPEG, else reduced by halves.
 

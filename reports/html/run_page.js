@@ -53,7 +53,16 @@ limner.start = (openSource) => {
     update: () => work(update()),
     source: () => source,
     place: () => place,
+    /** Show the pictures again, which have changed. */
     display: () => display(state.at),
+    /** Show a plane of the image. */
+    showPlane: (plane) =>
+      new Promise((resolve) => {
+        const at = place.planes.indexOf(plane + 1);
+        if (at === state.at || at < 0) return resolve();
+        viewer.osd.addOnceHandler("open", () => resolve());
+        return display(at);
+      }),
     selected: () => (viewer.selected ? viewer.selected.number : -1),
     work: Promise.resolve(),
   };
@@ -69,6 +78,7 @@ limner.start = (openSource) => {
     choose: (row, point, near) => choose(row, point, near),
     hover: (row) => (of("canvas").title = row < 0 ? "" : viewer.nameOf(row)),
     step: (by) => step(by),
+    click: () => false,
     viewed: () => refresh(),
     marked: (pen, to) => page.onMarked(pen, to),
     position: (text) => (of("position").textContent = text),
@@ -351,11 +361,10 @@ limner.start = (openSource) => {
     return work(chosen());
   };
   const details = (finding) => {
+    of("selected").replaceChildren(...(finding ? facts(finding) : []));
     page.onSelect(finding);
-    if (!finding) {
-      of("selected").replaceChildren();
-      return;
-    }
+  };
+  const facts = (finding) => {
     const { label, colour } = source.labels[finding.label];
     const list = make("dl");
     source.columns.forEach((column, at) => {
@@ -365,7 +374,7 @@ limner.start = (openSource) => {
     });
     const hidden = place.planes.includes(finding.plane + 1) ? "" : "Its slice is not in this page.";
     const title = make("p", {}, make("strong", { textContent: `Finding ${finding.number} ` }), swatch(colour), " ", isolated(label || "(no label)"), ...page.marks(finding));
-    of("selected").replaceChildren(title, list, ...(hidden ? [make("p", { textContent: hidden })] : []));
+    return [title, list, ...(hidden ? [make("p", { textContent: hidden })] : [])];
   };
   const step = (by) => {
     const stepped = async () => {

@@ -110,6 +110,7 @@ limner.Viewer = class {
     this.labels = [];
     this.selected = null; // a finding: its row, plane and bounds
     this.hovered = -1; // a row
+    this.taken = new Set("rRfF"); // keys that OpenSeadragon would turn or mirror the picture with
     this.osd = OpenSeadragon({
       element,
       showNavigationControl: false,
@@ -134,7 +135,7 @@ limner.Viewer = class {
     this.osd.addHandler("update-viewport", () => this.moved());
     this.osd.addHandler("resize", () => this.draw());
     this.osd.addHandler("canvas-click", (event) => {
-      if (event.quick) this.choose(event.position);
+      if (event.quick && this.view() && !this.handlers.click(this.toLevel0(event.position))) this.choose(event.position);
     });
     this.osd.addHandler("canvas-key", (event) => this.key(event));
     canvas.addEventListener("pointermove", (event) => this.hover(event));
@@ -148,6 +149,7 @@ limner.Viewer = class {
 
   /** Show a plane of an image: `picture` is a source of tiles of OpenSeadragon, or null where there is none. */
   show(place, plane, picture) {
+    this.osd.preserveViewport = this.place === place;
     Object.assign(this, { place, plane, selected: null, hovered: -1, drawn: null });
     this.osd.open(picture || limner.emptySource(...place.picture));
   }
@@ -226,7 +228,7 @@ limner.Viewer = class {
 
   key(event) {
     const { key } = event.originalEvent;
-    if (["r", "R", "f", "F"].includes(key)) event.preventDefaultAction = true;
+    if (this.taken.has(key)) event.preventDefaultAction = true;
     if (key === "n" || key === "p") this.handlers.step(key === "n" ? 1 : -1);
     if (key === "Enter") this.choose(this.osd.viewport.getContainerSize().divide(2));
   }

@@ -1,7 +1,7 @@
 // Starts the page that a server shows: run_page.js with the server's findings and pictures.
 "use strict";
 
-limner.ready = limner.start(async (figure, place) => {
+const started = limner.start(async (figure, place) => {
   const source = await limner.ServerSource.open(figure, place);
   limner.say(source.about.status);
   const choice = document.getElementById("window");
@@ -10,6 +10,13 @@ limner.ready = limner.start(async (figure, place) => {
   );
   document.getElementById("windows").hidden = choice.options.length < 2;
   return source;
+});
+
+limner.ready = started.then(async () => {
+  const state = await (await limner.ask("review")).json();
+  if (!state.reviewer) return;
+  limner.review(state);
+  await limner.page.update(); // with what was decided
 });
 
 document.getElementById("window").addEventListener("change", (event) => {

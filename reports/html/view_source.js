@@ -93,6 +93,7 @@ limner.ServerSource = class {
     }
   }
 
+  /** A finding as the page takes it. */
   finding(one) {
     return { ...one, number: one.row + 1 };
   }

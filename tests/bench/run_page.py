@@ -20,9 +20,12 @@ from playwright.sync_api import sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 BUTTONS = ("#labels-all", "#rows thead th:nth-child(4) button")  # which filter and sort all findings
-CLICK = (
-    "(which) => { const t = performance.now(); document.querySelector(which).click(); return performance.now() - t; }"
-)
+CLICK = """async (which) => {
+  const started = performance.now();
+  document.querySelector(which).click();
+  await limner.page.work;
+  return performance.now() - started;
+}"""
 
 
 def opened(browser: Any, page: Path) -> tuple[float, float, float, float]:
