@@ -287,7 +287,7 @@ def test_table_of_presets_is_complete(root: Path) -> None:
     assert set(table) == set(presets())
     for name, cell in table.items():
         text = (root / "pipelines" / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-        values = {k: ", ".join(v) if isinstance(v, list) else str(v) for k, v in yaml.safe_load(text).items()}
+        values = {k: ", ".join(v) if isinstance(v, list) else str(v) for k, v in (yaml.safe_load(text) or {}).items()}
         assert dict(re.findall(r"`(\w+): ([^`]+)`", cell)) == values, name
 
 
