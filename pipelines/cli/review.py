@@ -10,7 +10,7 @@ from .settings_options import add_command
 from .terminal import plural, print_message, print_result, table, visible
 
 review_app = typer.Typer(
-    help="What reviewers decided of a run: join their reviews, and export the result.",
+    help="Join reviews of a run, and export the result.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

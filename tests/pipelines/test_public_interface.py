@@ -12,6 +12,7 @@ from pathlib import Path
 import limner
 import pytest
 from limner.pipelines.config import Settings
+from limner.pipelines.setting_values import descriptions
 from limner.readers.errors import LimnerError, RequestError
 
 NAMES = ["Run", "__version__", "annotate", "compare", "merge", "open", "plan", "run", "scan", "watch"]
@@ -48,11 +49,11 @@ def test_python_m_limner_is_the_command(tmp_path: Path) -> None:
 def test_every_setting_is_a_documented_keyword(name: str) -> None:
     function = getattr(limner, name)
     parameters = inspect.signature(function).parameters
-    settings = set(Settings.model_fields) - {"inputs"}
+    settings, described = set(Settings.model_fields) - {"inputs"}, descriptions()
     assert settings < set(parameters)
     for setting in settings:
         assert parameters[setting].kind is inspect.Parameter.KEYWORD_ONLY
-        assert f"{setting}: {Settings.model_fields[setting].description}" in function.__doc__
+        assert f"{setting}: {described[setting]}" in function.__doc__
 
 
 def test_an_unknown_keyword_suggests_the_nearest(tmp_path: Path) -> None:
