@@ -160,6 +160,7 @@ def test_tiles_of_a_canvas_are_copies_of_its_parts() -> None:
     tiles = CanvasTiles(canvas, grid)
     assert (tiles.shape, tiles.dtype, len(tiles)) == ((6, 4, 4, 3), np.uint8, 6)
     assert (np.asarray(tiles) == cut_tiles(canvas, grid)).all()
+    assert (tiles[1:5, 2] == cut_tiles(canvas, grid)[1:5, 2]).all()
     assert (tiles.whole == canvas).all()
     assert (join_tiles(tiles, grid) == canvas).all()
     valid = canvas[..., 0] > 100

@@ -47,7 +47,9 @@ CASES: dict[str, Sequence[str]] = {
         "reports/test_rfc7946.py",
         "reports/test_geojson.py",
     ],
-    "readers/slide/tissue.py": [f"readers/slide/test_{name}.py" for name in ("tissue", "tissue_annotation", "padding")],
+    "readers/slide/tissue.py": [
+        f"readers/slide/test_{name}.py" for name in ("tissue", "tissue_annotation", "tissue_sizes", "padding")
+    ],
     "readers/overview.py": [
         "readers/test_overview.py",
         "readers/raster/test_stored_blocks.py",
