@@ -1,11 +1,12 @@
 """Dust and lumens are told apart from tissue by their area, where the sides of a pixel differ."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from limner.readers.slide.tissue import find_tissue
 
 GLASS, STAIN = (240, 240, 240), (120, 20, 160)
-MICRONS = (25.0, 40.0)  # a pixel of 0.001 mm²: tissue has 5 pixels or more, a hole that stays 250
+WIDE, TALL = (40.0, 25.0), (25.0, 40.0)  # a pixel of 0.001 mm²: tissue has 5 pixels or more, a hole that stays 250
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -24,8 +25,8 @@ def test_holes_smaller_than_a_quarter_of_a_mm2_are_tissue(height: int, filled: b
     _check(stained, stained | filled, turned)
 
 
-def _check(stained: np.ndarray, expected: np.ndarray, turned: bool) -> None:
+def _check(stained: npt.NDArray[np.bool_], expected: npt.NDArray[np.bool_], turned: bool) -> None:
     stained, expected = (stained.T, expected.T) if turned else (stained, expected)
     image = np.where(stained[..., None], np.uint8(STAIN), np.uint8(GLASS))
-    found = find_tissue(image, np.ones(stained.shape, dtype=bool), microns=MICRONS[::-1] if turned else MICRONS)
+    found = find_tissue(image, np.ones(stained.shape, dtype=bool), microns=WIDE if turned else TALL)
     assert np.array_equal(found.mask, expected)
