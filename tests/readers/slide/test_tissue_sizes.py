@@ -27,6 +27,6 @@ def test_holes_smaller_than_a_quarter_of_a_mm2_are_tissue(height: int, filled: b
 
 def _check(stained: npt.NDArray[np.bool_], expected: npt.NDArray[np.bool_], turned: bool) -> None:
     stained, expected = (stained.T, expected.T) if turned else (stained, expected)
-    image = np.where(stained[..., None], np.uint8(STAIN), np.uint8(GLASS))
+    image = np.where(stained[..., None], STAIN, GLASS).astype(np.uint8)
     found = find_tissue(image, np.ones(stained.shape, dtype=bool), microns=WIDE if turned else TALL)
     assert np.array_equal(found.mask, expected)
