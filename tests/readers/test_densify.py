@@ -44,14 +44,16 @@ def test_edges_that_stand_for_the_others_have_32_pixels_in_four_directions(monke
     measure = densify._deviation  # noqa: SLF001 - what is counted
 
     def kept(start: Points, end: Points, placement: Placement) -> npt.NDArray[np.float64]:
-        probes.append(end - start)
+        probes.extend((end - start, (end + start) / 2))
         return measure(start, end, placement)
 
     monkeypatch.setattr(densify, "_deviation", kept)
-    densify.densify_all(boxes(1200, 50.0), Placement(((10.0, 0.0, 4e5), (0.0, -10.0, 4.1e6)), "m", UTM))
+    shapes = boxes(1200, 50.0)
+    densify.densify_all(shapes, Placement(((10.0, 0.0, 4e5), (0.0, -10.0, 4.1e6)), "m", UTM))
     along, across = probes[0].T
     assert np.hypot(along, across) == pytest.approx(32.0, rel=0.011)
     assert set(np.round(np.degrees(np.arctan2(across, along))).tolist()) == {-45.0, 0.0, 45.0, 90.0}
+    assert [*probes[1].min(axis=0), *probes[1].max(axis=0)] == pytest.approx(shapely.total_bounds(shapes))
 
 
 def test_near_a_pole_every_edge_is_tried(tried: list[int]) -> None:
