@@ -70,7 +70,7 @@ class RunFolder:
     At its end a folder without a manifest and results is deleted, except for the names and the key that are in it.
     """
 
-    def __init__(self, folder: Path, results: BinaryIO, *, new: bool = False) -> None:
+    def __init__(self, folder: Path, results: BinaryIO, *, new: bool) -> None:
         self.folder = folder
         self._results = results
         self._parts = PartWriter(folder)

@@ -16,9 +16,10 @@ from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Kind, Plane
 from limner.reports.columns import FindingsCsv
-from limner.reports.dataframes import files_frame, findings_frame, summary_frame
+from limner.reports.dataframes import files_frame, findings_frame, shapes_frame, summary_frame
 from limner.reports.geojson import GeoJson
 from limner.reports.summary import FilesCsv, SummaryCsv
+from limner.reports.table import Column, Rows
 from limner.reports.writer import FileRow, ImageRecord, Record
 
 MakeImage = Callable[..., ImageRecord]
@@ -206,3 +207,15 @@ def test_an_image_without_findings_keeps_the_types(image: MakeImage, record: Mak
     frame: Any = findings_frame(record(image("s", MICRONS), image("t", MICRONS, FINDINGS)))
     assert frame["finding"].tolist() == [1, 2]
     assert str(frame["finding"].dtype) == "int64"
+
+
+def test_outlines_of_a_map_have_a_row_each_in_its_crs(placement: MakePlacement) -> None:
+    column: Column[Rows[str]] = Column("name", "string", "said", lambda batch: list(batch.rows))
+    shapes = [shapely.box(0, 0, 2, 1), shapely.box(10, 0, 11, 1)]
+    frame = shapes_frame([column], Rows(["a", "b"]), shapes, placement(32618, *NORTH_UP))
+    assert isinstance(frame, gpd.GeoDataFrame)
+    assert (frame["name"].tolist(), frame.crs) == (["a", "b"], "EPSG:32618")
+    assert [one.bounds for one in frame.geometry] == [
+        (5e5, 3_999_990, 500_020, 4e6),
+        (500_100, 3_999_990, 500_110, 4e6),
+    ]
