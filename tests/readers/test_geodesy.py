@@ -484,3 +484,11 @@ def test_a_crs_cannot_open_files(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, *asked]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["refused"] * 10 + ["placed"] * 2
+
+
+def test_boxes_have_the_areas_of_their_outlines() -> None:
+    corner = np.random.default_rng(5).uniform(0, 9000, (40, 2))
+    boxes = np.hstack([corner, corner + np.random.default_rng(6).uniform(1, 90, (40, 2))])
+    for shown in (boxes, [*boxes, (0.0, 0.0, 4000.0, 3000.0)], [*boxes, (5.0, 5.0, 5.0, 9.0)]):
+        outlines = np.asarray(shapely.box(*np.transpose(shown)))
+        assert geodesy.box_areas_m2(shown, VIRGINIA) == pytest.approx(geodesy.areas_m2(outlines, VIRGINIA), rel=1e-9)
