@@ -238,17 +238,6 @@ def test_an_area_does_not_depend_on_the_others_of_the_call(name: str) -> None:
     assert together.tolist() == [geodesy.area_m2(shape, PLACEMENTS[name]) for shape in shapes]
 
 
-def test_boxes_have_the_areas_of_polygons() -> None:
-    boxes = [(0, 0, 1, 1), (10, 20, 4000, 3000)]
-    ours, theirs = (
-        geodesy.box_areas_m2(boxes, VIRGINIA),
-        geodesy.areas_m2([shapely.box(*box) for box in boxes], VIRGINIA),
-    )
-    assert ours is not None
-    assert theirs is not None
-    assert ours.tolist() == theirs.tolist()
-
-
 def test_known_distances() -> None:
     assert geodesy.metres_per_pixel(north_up(32618, 10.0, 5e5, 4e6), (0, 0)) == pytest.approx(
         (10 / 0.9996, 10 / 0.9996), rel=1e-8
