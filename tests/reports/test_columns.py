@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import shapely
 from limner.model.finding import Finding
-from limner.model.objects.watershed import PERIMETER
+from limner.model.objects.watershed import MEAN, PERIMETER
 from limner.readers.geometry import Placement
 from limner.reports import columns, summary
 from limner.reports.columns import FindingsCsv, findings_columns
@@ -77,12 +77,15 @@ def test_equal_names_get_a_number() -> None:
 
 def test_perimeters_are_in_the_unit_of_the_image(image: MakeImage, record: MakeRecord, out: Path) -> None:
     """A disc of analysed pixels of 2 × 2 level-0 pixels of half a micrometre, beside a finding that is none."""
-    disc = Finding("water", shapely.box(0, 0, 20, 20), "area", numbers={"pixels": 100.0, PERIMETER: 38.0})
+    disc = Finding(
+        "water", shapely.box(0, 0, 20, 20), "area", numbers={"pixels": 100.0, PERIMETER: 38.0, f"{MEAN}red": 12.3456}
+    )
     drawn = Finding("land", shapely.box(30, 0, 50, 20), "area")
     (path,) = FindingsCsv().write(record(image("slide", MICRONS, [disc, drawn], scale=(2.0, 2.0))), out)
     first, second = csv.DictReader(path.open(encoding="utf-8"))
     assert (first["perimeter_um"], first["circularity"]) == ("38", f"{4 * math.pi * 100 / 38**2:.4f}")
     assert (second["perimeter_um"], second["circularity"]) == ("", "")
+    assert (first["mean.red"], second["mean.red"]) == ("12.346", "")
     assert "perimeter_m" not in first
 
 
