@@ -56,7 +56,7 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; image, plane and rings of a drawn one only."""
-        record: dict[str, Any] = {"verdict": self.outcome, "label": self.label, "by": self.by, "at": self.at}
+        record: dict[str, Any] = {"outcome": self.outcome, "label": self.label, "by": self.by, "at": self.at}
         if self.comment:
             record["comment"] = self.comment
         if self.rings:

@@ -29,12 +29,12 @@ limner.review = (state) => {
 
   // What was decided.
   page.marks = ({ decision }) => {
-    if (!decision || !decision.verdict) return [];
-    const textContent = BADGES[decision.verdict] || `→ ${decision.label}`;
-    return [make("span", { className: `mark ${decision.verdict}`, dir: "auto", textContent })];
+    if (!decision || !decision.outcome) return [];
+    const textContent = BADGES[decision.outcome] || `→ ${decision.label}`;
+    return [make("span", { className: `mark ${decision.outcome}`, dir: "auto", textContent })];
   };
-  const said = ({ verdict, by, at, comment }) =>
-    [verdict && `${verdict[0].toUpperCase()}${verdict.slice(1)} by ${by}, ${when(at)}.`, comment && `Comment: ${comment}`].filter(Boolean).join(" ");
+  const said = ({ outcome, by, at, comment }) =>
+    [outcome && `${outcome[0].toUpperCase()}${outcome.slice(1)} by ${by}, ${when(at)}.`, comment && `Comment: ${comment}`].filter(Boolean).join(" ");
   page.onSelect = (finding) => {
     if (finding) chosen = "";
     if (finding && finding.decision) of("selected").append(make("p", { className: "decided", dir: "auto", textContent: said(finding.decision) }));

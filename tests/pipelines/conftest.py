@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,3 +303,28 @@ def slide_card(make_card: Callable[..., Path]) -> Callable[[Path], Path]:
         return make_card(folder, resolution=size, mean=[160.0], std=[32.0], valid_range=[0, 255])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def left_of_group() -> Callable[[int], list[int]]:
+    """The processes of a group that are alive 5 s after its leader has ended: multiprocessing's helper ends later."""
+
+    def members(group: int) -> list[int]:
+        found: list[int] = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(own) == group and state != "Z":
+                found.append(int(stat.parent.name))
+        return found
+
+    def left(group: int) -> list[int]:
+        for _ in range(100):
+            if not members(group):
+                return []
+            time.sleep(0.05)
+        return members(group)
+
+    return left

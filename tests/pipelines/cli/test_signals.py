@@ -31,19 +31,6 @@ def wait_for(condition: Callable[[], bool], running: subprocess.Popen[str]) -> N
         time.sleep(0.05)
 
 
-def members(group: int) -> list[int]:
-    """The processes of a group that are not dead."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(own) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.mark.parametrize(
     ("engine", "number", "whole_group"),
     [
@@ -55,7 +42,14 @@ def members(group: int) -> list[int]:
     ],
 )
 def test_a_run_stopped_by_a_signal_can_be_resumed(
-    engine: str, number: signal.Signals, whole_group: str, scene: Path, painter: str, tmp_path: Path, limner: Limner
+    engine: str,
+    number: signal.Signals,
+    whole_group: str,
+    scene: Path,
+    painter: str,
+    tmp_path: Path,
+    limner: Limner,
+    left_of_group: Callable[[int], list[int]],
 ) -> None:
     words: list[object] = ["run", scene, "--out", tmp_path / "out", "--model", painter, "--hd-num", 1]
     words += ["--set", "model_options.behaviour=slow", "--engine", engine, "--workers", 2]
@@ -67,11 +61,7 @@ def test_a_run_stopped_by_a_signal_can_be_resumed(
     assert running.returncode == 128 + number, talk
     assert "the same command resumes" in talk
     assert "Traceback" not in talk
-    for _ in range(100):  # multiprocessing's own helper ends a moment after us
-        if not members(running.pid):
-            break
-        time.sleep(0.05)
-    assert not members(running.pid)
+    assert not left_of_group(running.pid)
     done = [json.loads(line)["region"] for line in journal.read_text().splitlines()]
     assert 0 < len(done) < 30
     with RunFolder.open(tmp_path / "out"):

@@ -117,10 +117,10 @@ def test_a_change_is_plain_json(review: Callable[..., Review], record: Record) -
         told = json.loads(json.dumps(opened.act(draw(record)).to_json()))
         undone = json.loads(json.dumps(some(opened.undo()).to_json()))
     [decision] = told["decisions"].values()
-    assert decision["verdict"] == "drawn"
+    assert decision["outcome"] == "drawn"
     assert (decision["label"], decision["by"], decision["plane"]) == ("pond", "anna", 0)
     assert decision["rings"] == [[*SQUARE, SQUARE[0]]]
-    assert undone["decisions"]["drawn:anna:2"]["verdict"] is None
+    assert undone["decisions"]["drawn:anna:2"]["outcome"] is None
     assert undone["events"][0] == {**undone["events"][0], "number": 3, "action": "undo", "event": 2}
 
 

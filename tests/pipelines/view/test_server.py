@@ -207,7 +207,7 @@ def test_decisions_are_kept_and_undone(made_run: Path, serve: Callable[..., Any]
     assert client.act(action="relabel", findings=["scene/3"], label="lake <b>").status == 200
     assert client.act(action="reject", findings=["scene/2"]).status == 200
     rows = client.data("image/0/rows?count=4")["rows"]
-    assert [(row["decision"] or {}).get("verdict") for row in rows] == ["accepted", "rejected", "relabelled", None]
+    assert [(row["decision"] or {}).get("outcome") for row in rows] == ["accepted", "rejected", "relabelled", None]
     assert rows[2]["decision"]["label"] == "lake <b>"
     assert rows[0]["decision"]["by"] == "anna"
     assert client.data("image/0/rows?outcomes=0")["total"] == total - 3
@@ -216,7 +216,7 @@ def test_decisions_are_kept_and_undone(made_run: Path, serve: Callable[..., Any]
     assert (state["reviewed"], state["count"], state["can_undo"]) == (3, total, True)
     undone = json.loads(client.act(action="undo").content)
     assert undone["reviewed"] == 3
-    assert client.data("image/0/rows?count=2")["rows"][1]["decision"]["verdict"] == "accepted"
+    assert client.data("image/0/rows?count=2")["rows"][1]["decision"]["outcome"] == "accepted"
     ring = [[10, 10], [60, 10], [60, 60]]
     drawn = json.loads(client.act(action="draw", image="scene", plane=0, label="hut", rings=[ring]).content)
     assert [one["label"] for one in drawn["drawn"].values()] == ["hut"]
@@ -229,7 +229,7 @@ def test_a_later_server_knows_what_was_decided(made_run: Path, serve: Callable[.
     with open_view(made_run, reviewer=Reviewer("anna", tmp_path / "reviews")) as server:
         server.api.post(["review"], b'{"action": "accept", "findings": ["scene/5"]}')
     client = serve(made_run)
-    assert client.data("image/0/step?row=4")["decision"]["verdict"] == "accepted"
+    assert client.data("image/0/step?row=4")["decision"]["outcome"] == "accepted"
     assert client.data("review")["reviewed"] == 1
     assert json.loads(client.act(action="undo").content)["reviewed"] == 0
 
@@ -259,21 +259,10 @@ def start(run: Path, *words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def processes_of(group: int) -> list[int]:
-    """The processes of a group that are not dead."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(own) == group and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_server_with_a_sentence(made_run: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_server_with_a_sentence(
+    made_run: Path, tmp_path: Path, number: signal.Signals, left_of_group: Callable[[int], list[int]]
+) -> None:
     running = start(made_run, "--reviews", tmp_path / "reviews", "--reviewer", "bo")
     assert running.stdout is not None
     address = running.stdout.readline().strip()
@@ -284,7 +273,7 @@ def test_a_signal_ends_the_server_with_a_sentence(made_run: Path, tmp_path: Path
     assert "The server has ended" in said
     assert "give the same command" in said
     assert "Traceback" not in said
-    assert not processes_of(running.pid)
+    assert not left_of_group(running.pid)
 
 
 def test_a_port_in_use_and_bad_names_are_refused(made_run: Path, limner: Limner) -> None:
