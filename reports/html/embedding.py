@@ -81,9 +81,12 @@ def varints(values: npt.NDArray[np.uint32]) -> tuple[Bytes, Lengths]:
     bits = 7 * np.arange(count, dtype=np.uint32)
     used = np.ones((len(values), count), np.bool_)
     used[:, 1:] = values[:, None] >= np.uint32(1) << bits[1:]
-    made = (values[:, None] >> bits).astype(np.uint8) & 0x7F
+    made: Bytes = (values[:, None] >> bits).astype(np.uint8) & np.uint8(0x7F)
     made[:, :-1] |= used[:, 1:].view(np.uint8) << 7
-    return made[used], sum((used[:, place] for place in range(1, count)), np.ones(len(values), np.int64))
+    lengths = np.ones(len(values), np.int64)
+    for place in range(1, count):
+        lengths += used[:, place]
+    return made[used], lengths
 
 
 def encode_outlines(geometries: Shapes, coarseness: float) -> tuple[Bytes, Lengths, npt.NDArray[np.int32]]:
