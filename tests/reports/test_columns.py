@@ -46,6 +46,7 @@ MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
         ("float64", None, 2.5, ["2.5"] * 3),
         ("Int64", None, [1, None, -3], ["1", "", "-3"]),
         ("int64", None, range(3), ["0", "1", "2"]),
+        ("int64", None, 7, ["7"] * 3),
         ("string", None, ["a,b", None, "=1\n", 'say "a"'], ['"a,b"', "", "'=1 ", '"say ""a"""']),
         ("category", None, "x", ["x"] * 3),
     ],
