@@ -163,6 +163,7 @@ def test_tiles_of_a_canvas_are_copies_of_its_parts() -> None:
     assert (tiles[1:5, 2] == cut_tiles(canvas, grid)[1:5, 2]).all()
     assert (tiles.whole == canvas).all()
     assert (join_tiles(tiles, grid) == canvas).all()
+    assert np.asarray(tiles, dtype=np.float32).dtype == np.float32
     valid = canvas[..., 0] > 100
     converted = CanvasTiles(canvas, grid, lambda part, mask: np.where(mask[..., None], part / 2, np.nan), valid)
     assert converted.dtype == np.float64
