@@ -267,6 +267,10 @@ def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: Reduce
     needed = channel_names(info, spec, None)
     places = [place for place, channel in enumerate(channels) if channel.name in needed]
     (low, high), outside = spec.value_range, 0.0
+    ends = float(overview.pixels.min()), float(overview.pixels.max())
+    used = [end * channels[place].scale + channels[place].offset for end in ends for place in places]
+    if ends[0] >= 0 and low <= min(used) and max(used) <= high:
+        return  # as for nearly all images: no value needs a look of its own
 
     def values_of(place: int) -> npt.NDArray[np.float64]:  # of one channel at a time, since all take much memory
         values = np.abs(overview.pixels[overview.valid, place]).astype(np.float64)
