@@ -374,7 +374,9 @@ def _rows(column: "pa.Array[Any]") -> list[bytes]:
         raise TypeError(column.type)
     _, offsets, content = column.buffers()
     whole = bytes(content)
-    return [whole[a:b] for a, b in pairwise(np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1].tolist())]
+    return [
+        whole[a:b] for a, b in pairwise(np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1].tolist())
+    ]
 
 
 def _objects(column: "pa.Array[Any]") -> Objects:
