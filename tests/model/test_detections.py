@@ -237,6 +237,8 @@ def test_sides_cut_in_every_window_are_noted() -> None:
 def test_a_box_is_cut_that_ends_within_a_hundredth_of_its_window(gap: float, cut: str) -> None:
     (one,) = merge_detections([sighting((20, 10, 110 - gap, 30), LEFT)], INFO)
     assert one.notes.get("cut", "") == cut
+    (exact,) = merge_detections([sighting((20, 10, 99, 30), (0, 0, 100, 100))], INFO)
+    assert exact.notes["cut"] == "right"
 
 
 def test_of_two_boxes_that_overlap_alike_the_larger_is_nearer() -> None:
