@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -168,7 +169,9 @@ def compute_overview_stats(
 
     def read(image: Image) -> ReducedImage:
         limit = _overview_limit(image, spec, fits=fits)
-        return read_overview(image, limit=limit, on_progress=lambda share: on_step(READ * share, "reading"))
+        return read_overview(
+            image, limit=limit, on_progress=lambda share: on_step(READ * share, "reading"), reopen=open_image
+        )
 
     info, overview = _without_padding(info, names, read)
     with open_image(info, names) as image:
@@ -268,18 +271,23 @@ def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: Reduce
     places = [place for place, channel in enumerate(channels) if channel.name in needed]
     (low, high), outside = spec.value_range, 0.0
 
-    def values_of(place: int) -> npt.NDArray[np.float64]:  # of one channel at a time, since all take much memory
-        values = np.abs(overview.pixels[overview.valid, place]).astype(np.float64)
+    def values_of(place: int, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        values = np.abs(pixels).astype(np.float64)
         values *= channels[place].scale
         values += channels[place].offset
         return values
 
-    for place in places:
-        values = values_of(place)
+    for place in places:  # one channel at a time, since all take much memory
+        pixels = overview.pixels[..., place]
+        least, most = pixels.min(), pixels.max()
+        ends = values_of(place, np.array([least, most]))
+        if least >= 0 and low <= ends.min() and ends.max() <= high:
+            continue  # all others lie between
+        values = values_of(place, pixels[overview.valid])
         outside += float(np.mean((values < low) | (values > high))) / len(places)
     if outside > _WRONG_VALUES:
         types = ", ".join(sorted({channels[place].dtype for place in places}))
-        medians = [float(np.median(values_of(place))) for place in places]
+        medians = [float(np.median(values_of(place, overview.pixels[overview.valid, place]))) for place in places]
         raise ModelError(
             info.id or info.uri,
             f"must have values of {spec.quantity} between {low:g} and {high:g} for the model",
@@ -335,7 +343,8 @@ def _fit(
     def on_progress(share: float) -> None:
         on_step(READ + (FITTED - READ) * share, "reading")
 
-    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit, on_progress=on_progress)
+    found = first if costly else read_overview(image, limit=limit, on_progress=on_progress, reopen=open_image)
+    pixels, valid, _, scale, _ = found
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
