@@ -10,7 +10,6 @@ Format: onnx.proto (fields and their numbers). onnxruntime is imported only when
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -59,7 +58,9 @@ _TENSOR, _SHAPE, _AXIS, _AXIS_LENGTH = 1, 2, 1, 1  # of TypeProto, its Tensor, T
 
 
 def runtime() -> str:
-    """The runtime and its version; imports nothing."""
+    """The runtime and its version, without importing it."""
+    from importlib.metadata import version
+
     return f"onnxruntime {version('onnxruntime')}"
 
 
@@ -194,7 +195,7 @@ def cost(size: float, activations: float, tiles: tuple[int, int]) -> "Cost":
 
     activations: bytes of a tile's, which onnxruntime keeps, and of what becomes of its output.
     """
-    from ..annotator import Cost  # it has libraries that the sandboxed process need not load
+    from ..annotator import Cost  # not above: a sandboxed process that tries a network has no use for its libraries
 
     held = _HELD * size
     work = tiles[0] * tiles[1]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -270,24 +269,23 @@ def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: Reduce
     needed = channel_names(info, spec, None)
     places = [place for place, channel in enumerate(channels) if channel.name in needed]
     (low, high), outside = spec.value_range, 0.0
+    ends = float(overview.pixels.min()), float(overview.pixels.max())
+    used = [end * channels[place].scale + channels[place].offset for end in ends for place in places]
+    if ends[0] >= 0 and low <= min(used) and max(used) <= high:
+        return  # as for nearly all images: no value needs a look of its own
 
-    def values_of(place: int, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        values = np.abs(pixels).astype(np.float64)
+    def values_of(place: int) -> npt.NDArray[np.float64]:  # of one channel at a time, since all take much memory
+        values = np.abs(overview.pixels[overview.valid, place]).astype(np.float64)
         values *= channels[place].scale
         values += channels[place].offset
         return values
 
-    for place in places:  # one channel at a time, since all take much memory
-        pixels = overview.pixels[..., place]
-        least, most = pixels.min(), pixels.max()
-        ends = values_of(place, np.array([least, most]))
-        if least >= 0 and low <= ends.min() and ends.max() <= high:
-            continue  # all others lie between
-        values = values_of(place, pixels[overview.valid])
+    for place in places:
+        values = values_of(place)
         outside += float(np.mean((values < low) | (values > high))) / len(places)
     if outside > _WRONG_VALUES:
         types = ", ".join(sorted({channels[place].dtype for place in places}))
-        medians = [float(np.median(values_of(place, overview.pixels[overview.valid, place]))) for place in places]
+        medians = [float(np.median(values_of(place))) for place in places]
         raise ModelError(
             info.id or info.uri,
             f"must have values of {spec.quantity} between {low:g} and {high:g} for the model",

@@ -463,3 +463,10 @@ def test_an_overview_has_2048_pixels_and_a_montage_25_planes(array_image: Make) 
     image = array_image(np.zeros((1, 5000, 1), np.uint8))
     assert read_overview(image).valid.shape == (1, 2048)
     assert len(Montage.of(replace(image.info, planes=image.info.planes * 40)).planes) == 25
+    assert Montage((1, 5000)).planes == (0,)
+
+
+def test_of_large_reduced_pixels_one_is_read_at_a_time(array_image: Make) -> None:
+    image = hollow(array_image, 2**14, 2**14)
+    read_overview(image, limit=2)  # each of 64 MiB
+    assert len(image.reads) == 4
