@@ -17,7 +17,7 @@ from .model_selection import NONE, AnnotatorChoice
 from .plan import ImagePlan, Plan, area_digest
 from .redaction import Redactor
 from .run_folder import FORMAT, MANIFEST, StoreError, check_format, read_manifest
-from .scanning import RUN_FOLDER
+from .scanning import RESULTS_FOLDER, RUN_FOLDER
 
 PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
 BUNDLED = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
@@ -199,5 +199,6 @@ def _given(manifest: Mapping[str, Any], what: str) -> dict[str, str]:
 
 
 def _statuses(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The status of each file, without run folders, which come and go."""
-    return {row["path"]: row["status"] for row in manifest.get("files", []) if row["reason"] != RUN_FOLDER}
+    """The status of each file, without results, which come and go."""
+    results = {RUN_FOLDER, RESULTS_FOLDER}
+    return {row["path"]: row["status"] for row in manifest.get("files", []) if row["reason"] not in results}
