@@ -6,19 +6,20 @@ have of one object.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from shapely import Polygon, box
+import shapely
 
 from ..readers.errors import ModelError
 from ..readers.image import Mask, Pixels
 from .annotator import Answer, View
-from .scores import SCORE_DIGITS, require_finite, require_probabilities
+from .scores import require_finite, require_probabilities, round_scores
 
 SUBPIXELS = 16  # corners are rounded to 1/16 pixel: differences between machines and thread counts are smaller
 CORNERS = 4
+_COMPARED: Final = 2**18  # pairs of boxes that are compared at once
 
 Boxes = npt.NDArray[np.float64]
 
@@ -54,17 +55,25 @@ def tile_detections(view: View, detector: Detector, *, threshold: float, of: str
             continue
         window = (float(left), float(top), float(right), float(bottom))
         low, high = np.clip(picture, window[:2], window[2:]) - window[:2]
-        for found in detector(tile, valid):
-            score = round(float(found.score), SCORE_DIGITS)
-            if score < threshold:
-                continue
-            _check(found, of)
-            corners = np.rint(np.asarray(found.box, dtype=np.float64) * SUBPIXELS) / SUBPIXELS
-            west, north, east, south = np.clip(corners, [*low, *low], [*high, *high]).tolist()
-            covered = valid[int(north) : int(np.ceil(south)), int(west) : int(np.ceil(east))]
-            if west < east and north < south and covered.any():
-                shape = cast("Polygon", box(left + west, top + north, left + east, top + south))
-                answers.append(Answer(found.label, shape, "box", score, window=window))
+        found = list(detector(tile, valid))
+        scores = round_scores(np.array([one.score for one in found], dtype=np.float64))
+        found = [one for one, score in zip(found, scores.tolist(), strict=True) if not score < threshold]
+        scores = scores[~(scores < threshold)]
+        if not found:
+            continue
+        boxes = _checked(found, scores, of)
+        corners = np.clip(np.rint(boxes * SUBPIXELS) / SUBPIXELS, [*low, *low], [*high, *high])
+        usable = np.all(corners[:, :2] < corners[:, 2:], axis=1)
+        if not valid.all():
+            for place in np.flatnonzero(usable).tolist():
+                west, north, east, south = corners[place].tolist()
+                covered = valid[int(north) : int(np.ceil(south)), int(west) : int(np.ceil(east))]
+                usable[place] = covered.any()
+        shapes = np.asarray(shapely.box(*np.add(corners, (left, top, left, top)).T), dtype=object)
+        answers += [
+            Answer(found[place].label, shapes[place], "box", float(scores[place]), window=window)
+            for place in np.flatnonzero(usable).tolist()
+        ]
     return answers
 
 
@@ -74,14 +83,18 @@ def _picture_bounds(view: View) -> Boxes:
     return np.array([(0.0, 0.0), np.divide(grid.upright_size, grid.upright_scale)]) - start
 
 
-def _check(found: Detection, of: str) -> None:
-    """Raise `ModelError` for a detection whose score or box cannot be one."""
-    require_probabilities(np.array([found.score]), of=of)
-    x0, y0, x1, y1 = require_finite(np.asarray(found.box), "boxes", of=of).tolist()
-    if x1 < x0 or y1 < y0:
-        size = f"{x1 - x0:g} × {y1 - y0:g} px"
-        remedy = "Check the box format of the detector: it must return corners, not a centre and a size"
-        raise ModelError(of, "must return boxes of non-negative width and height", value=size, remedy=remedy)
+def _checked(found: Sequence[Detection], scores: npt.NDArray[np.float64], of: str) -> Boxes:
+    """The boxes (n, 4) of detections. Raises `ModelError` for the first whose score or box cannot be one."""
+    boxes = np.array([one.box for one in found], dtype=np.float64)
+    usual = np.all(np.isfinite(boxes), axis=1) & np.all(boxes[:, :2] <= boxes[:, 2:], axis=1)
+    for place in np.flatnonzero(~(usual & (scores >= 0) & (scores <= 1))).tolist():
+        require_probabilities(np.array([found[place].score]), of=of)
+        x0, y0, x1, y1 = require_finite(boxes[place], "boxes", of=of).tolist()
+        if x1 < x0 or y1 < y0:
+            size = f"{x1 - x0:g} × {y1 - y0:g} px"
+            remedy = "Check the box format of the detector: it must return corners, not a centre and a size"
+            raise ModelError(of, "must return boxes of non-negative width and height", value=size, remedy=remedy)
+    return boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +168,22 @@ def suppress_overlaps(boxes: Boxes, scores: npt.NDArray[np.float64], overlap: fl
     is the better one.
     """
     order = np.argsort(-scores, kind="stable")
-    kept: list[int] = []
-    while len(order):
-        best, others = order[0], order[1:]
-        kept.append(int(best))
-        common = box_areas(intersect_boxes(boxes[best][None], boxes[others]))
-        union = box_areas(boxes[best][None]) + box_areas(boxes[others]) - common
-        order = others[common <= overlap * union]
-    return np.array(kept, dtype=np.intp)
+    boxes, free = boxes[order], np.ones(len(order), dtype=np.bool_)
+    step = max(1, _COMPARED // max(1, len(order)))
+    for start in range(0, len(order), step):
+        others = start + np.flatnonzero(free[start:])
+        rows = others[: np.searchsorted(others, start + step), None]
+        area, (x0, y0, x1, y1) = box_areas(boxes[others]), boxes[others].T[..., None]
+        wide, high = (
+            np.minimum(end.T, end[: len(rows)]) - np.maximum(begin.T, begin[: len(rows)])
+            for begin, end in ((x0, x1), (y0, y1))
+        )
+        common = np.maximum(wide, 0.0) * np.maximum(high, 0.0)
+        covered = ~(common <= overlap * (area[: len(rows), None] + area - common)) & (others > rows)
+        for place in np.flatnonzero(covered.any(axis=1)).tolist():
+            if free[rows[place]]:
+                free[others[covered[place]]] = False
+    return order[free]
 
 
 def intersect_boxes(a: Boxes, b: Boxes) -> Boxes:
@@ -172,4 +193,5 @@ def intersect_boxes(a: Boxes, b: Boxes) -> Boxes:
 
 def box_areas(boxes: Boxes) -> npt.NDArray[np.float64]:
     """The areas (n,) of boxes; 0 for inverted ones."""
-    return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None), axis=1)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
+    return sides[:, 0] * sides[:, 1]

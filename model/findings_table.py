@@ -107,6 +107,16 @@ class FindingsTable(Sequence[Finding]):
         return shapely.bounds(self.geometries).reshape(-1, 4)
 
     @property
+    def number_rows(self) -> list[dict[str, float]]:
+        """The numbers of each finding."""
+        return _dictionaries(self.numbers, len(self))
+
+    @property
+    def note_rows(self) -> list[dict[str, str]]:
+        """The notes of each finding."""
+        return _dictionaries(self.notes, len(self))
+
+    @property
     def polygonal(self) -> bool:
         """Whether all geometries are polygons or multipolygons."""
         return set(shapely.get_type_id(self.geometries).tolist()) <= POLYGONAL
@@ -136,8 +146,9 @@ class FindingsTable(Sequence[Finding]):
         plain: list[list[Any]] = [getattr(self, name).tolist() for name in ("label", "kind", "text", "text_cut", "cut")]
         scores = [None if math.isnan(score) else score for score in self.score.tolist()]
         windows = [None if math.isnan(window[0]) else tuple(window) for window in self.window.tolist()]
-        numbers, notes = _dictionaries(self.numbers, len(self)), _dictionaries(self.notes, len(self))
-        rows = zip(*plain, self.geometries, scores, numbers, notes, windows, self.plane.tolist(), strict=True)
+        rows = zip(
+            *plain, self.geometries, scores, self.number_rows, self.note_rows, windows, self.plane.tolist(), strict=True
+        )
         for label, kind, text, text_cut, cut, geometry, score, own, said, window, plane in rows:
             yield Finding(label, geometry, kind, score, text, text_cut, cut, own, said, window, plane)
 

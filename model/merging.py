@@ -17,13 +17,13 @@ are whole in one tile, and near its borders other tiles have them again, whole o
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from shapely import box
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
@@ -31,7 +31,7 @@ from ..readers.geometry import Points
 from ..readers.image import ImageInfo
 from .detections import Boxes, box_areas, intersect_boxes
 from .finding import Finding
-from .findings_table import Chunk, FindingsTable
+from .findings_table import Chunk, FindingsTable, Floats
 from .merged_findings import MergedFindings, Rows, in_normal_form
 
 SAME = 0.5  # the least intersection over union, in the common window, of two boxes of one object
@@ -65,6 +65,7 @@ def merge_chunks(
     rows = Rows.of(chunks)
     pieces, boxes = rows.pieces, rows.boxes
     merged: list[Finding] = []
+    detected: list[FindingsTable] = []
     for part in rows.neighbours(pieces):
         groups: dict[Hashable, list[Finding]] = defaultdict(list)
         for finding in rows.take(part):
@@ -72,12 +73,18 @@ def merge_chunks(
         for group in groups.values():
             merged += _merge_areas(group)
     for part in rows.neighbours(boxes):
-        planes: dict[int, list[Finding]] = defaultdict(list)
-        for finding in rows.take(part):
-            planes[finding.plane].append(finding)
-        for group in planes.values():
-            merged += [one for one in merge_detections(group, info) if in_roi(one, roi)]
-    return rows.merged(~(pieces | boxes), in_normal_form(FindingsTable.of(merged)))
+        for _, group in _by(rows.take(part), "plane"):
+            found = merge_detections(group, info)
+            detected.append(found.take(np.flatnonzero(in_roi(found, roi))))
+    others = FindingsTable.concatenated([FindingsTable.of(merged), *detected])
+    return rows.merged(~(pieces | boxes), in_normal_form(others))
+
+
+def _by(table: FindingsTable, column: Literal["plane", "label"]) -> Iterator[tuple[Any, FindingsTable]]:
+    """The values of a column, sorted, and the rows that have each."""
+    values, places = np.unique(getattr(table, column), return_inverse=True)
+    for place, value in enumerate(values.tolist()):
+        yield value, table.take(np.flatnonzero(places == place))
 
 
 def _merge_areas(pieces: Sequence[Finding]) -> list[Finding]:
@@ -111,21 +118,15 @@ def corners(ring: Points) -> Points:
     return here[~((before == here) & (here == after)).any(axis=1)]
 
 
-def _score(finding: Finding) -> float:
-    return -1.0 if finding.score is None else finding.score
+def in_roi(findings: FindingsTable, roi: BaseGeometry | None) -> Flags:
+    """(N,): whether the centre of a finding's bounds lies in the region of interest (level-0 pixels); True without."""
+    if roi is None:
+        return np.ones(len(findings), dtype=np.bool_)
+    x0, y0, x1, y1 = findings.bounds.T
+    return np.asarray(shapely.contains_xy(roi, (x0 + x1) / 2, (y0 + y1) / 2), dtype=np.bool_)
 
 
-def _extras(finding: Finding) -> tuple[object, ...]:
-    return tuple(sorted(finding.numbers.items())), tuple(sorted(finding.notes.items()))
-
-
-def in_roi(finding: Finding, roi: BaseGeometry | None) -> bool:
-    """Whether the centre of a finding's bounds lies in the region of interest (level-0 pixels); True without one."""
-    x0, y0, x1, y1 = finding.geometry.bounds
-    return roi is None or bool(shapely.contains_xy(roi, (x0 + x1) / 2, (y0 + y1) / 2))
-
-
-def merge_detections(findings: Sequence[Finding], info: ImageInfo | None = None) -> list[Finding]:
+def merge_detections(findings: Sequence[Finding], info: ImageInfo | None = None) -> FindingsTable:
     """Merge one image's boxes from overlapping tiles: one box for each object, whatever the order of the input.
 
     A box is cut where it reaches a border of its window that is not the picture's (any border where `info` is None).
@@ -140,27 +141,52 @@ def merge_detections(findings: Sequence[Finding], info: ImageInfo | None = None)
     as in SAHI (Akyon et al. 2022, arXiv 2202.06934), with two changes: overlap is measured in the common window
     instead of over whole boxes, and each window adds at most one box to an object, the nearest first.
     """
-    by_label: dict[str, list[Finding]] = defaultdict(list)
-    for finding in findings:
-        by_label[finding.label].append(finding)
-    return [merged for label in sorted(by_label) for merged in _merge_boxes(by_label[label], info)]
+    table = findings if isinstance(findings, FindingsTable) else FindingsTable.of(findings)
+    table = replace(table, shapes=table.geometries)
+    return FindingsTable.concatenated([_merge_boxes(group, info) for _, group in _by(table, "label")])
 
 
-def _merge_boxes(findings: Sequence[Finding], info: ImageInfo | None) -> list[Finding]:
-    """Merge the boxes of one label."""
-    found = [finding for _, finding in sorted({_rank(finding): finding for finding in findings}.items())]
-    boxes = np.array([finding.geometry.bounds for finding in found], dtype=np.float64)
-    windows = np.array([finding.window or finding.geometry.bounds for finding in found], dtype=np.float64)
+def _merge_boxes(table: FindingsTable, info: ImageInfo | None) -> FindingsTable:
+    """Merge the boxes of one label, and say of each which sides no tile shows."""
+    place_of = {rank: place for place, rank in enumerate(_ranks(table))}
+    found = table.take(np.array([place_of[rank] for rank in sorted(place_of)], dtype=np.intp))
+    boxes = found.bounds
+    windows = np.where(np.isnan(found.window), boxes, found.window)
     cut = _cut_sides(boxes, windows, info)
     _, window_ids = np.unique(windows, axis=0, return_inverse=True)
     groups = _group(_matches(boxes, windows, cut), window_ids.ravel().tolist())
-    return [_merge_box(found, members, boxes, cut) for members in groups]
+    first = np.array([members[0] for members in groups], dtype=np.intp)
+    best, bounds, unseen = first.copy(), boxes[first], dict[int, str]()
+    is_cut = np.asarray(cut.any(axis=1))
+    tiles = np.array([len(members) for members in groups], dtype=np.float64)
+    for place in np.flatnonzero((tiles > 1) | is_cut[first]).tolist():
+        best[place], bounds[place], sides = _merge_box(groups[place], boxes, cut)
+        if sides is not None:
+            unseen[place] = sides
+    notes = {name: values[best] for name, values in found.notes.items()}
+    if unseen:
+        notes["cut"] = notes.get("cut", np.full(len(best), None))
+        notes["cut"][list(unseen)] = list(unseen.values())
+    for values in notes.values():
+        values[values == ""] = None
+    return replace(
+        found.take(best),
+        shapes=np.asarray(shapely.box(*bounds.T), dtype=object),
+        score=found.score[first],
+        cut=np.zeros(len(best), dtype=np.bool_),
+        window=np.full((len(best), 4), np.nan),
+        numbers={**{name: values[best] for name, values in found.numbers.items()}, "tiles": tiles},
+        notes=notes,
+    )
 
 
-def _rank(finding: Finding) -> tuple[object, ...]:
+def _ranks(table: FindingsTable) -> Iterator[tuple[object, ...]]:
     """The order of merging: from the highest score down, then by place; boxes of equal rank are duplicates."""
-    x0, y0, x1, y1 = finding.geometry.bounds
-    return -_score(finding), y0, x0, y1, x1, finding.window or (), finding.text, _extras(finding)
+    scores = np.where(np.isnan(table.score), -1.0, table.score)
+    columns = [(-scores).tolist(), *table.bounds[:, [1, 0, 3, 2]].T.tolist()]
+    windows = [() if math.isnan(window[0]) else tuple(window) for window in table.window.tolist()]
+    numbers, notes = ([tuple(sorted(row.items())) for row in rows] for rows in (table.number_rows, table.note_rows))
+    return zip(*columns, windows, table.text.tolist(), numbers, notes, strict=True)
 
 
 def _cut_sides(boxes: Boxes, windows: Boxes, info: ImageInfo | None) -> Flags:
@@ -222,21 +248,15 @@ def _group(matches: Mapping[int, list[tuple[float, float, int]]], window_ids: Se
     return groups
 
 
-def _merge_box(found: Sequence[Finding], members: list[int], boxes: Boxes, cut: Flags) -> Finding:
-    """Merge the boxes of one object; a lower index is a better box."""
+def _merge_box(members: list[int], boxes: Boxes, cut: Flags) -> tuple[int, Floats, str | None]:
+    """The best box of one object, its bounds, and the sides that no tile shows, None where a tile has it whole.
+
+    A lower index is a better box.
+    """
     whole = [i for i in members if not cut[i].any()]
     best = min(whole or members)
-    bounds, notes = boxes[best], dict(found[best].notes)
-    if not whole:
-        bounds = np.concatenate([boxes[members][:, :2].min(axis=0), boxes[members][:, 2:].max(axis=0)])
-        ends = ((boxes[members] == bounds) & ~cut[members]).any(axis=0)
-        notes["cut"] = ", ".join(side for side, end in zip(SIDES, ends, strict=True) if not end)
-    return replace(
-        found[best],
-        geometry=box(*bounds.tolist()),
-        score=found[min(members)].score,
-        cut=False,
-        numbers={**found[best].numbers, "tiles": float(len(members))},
-        notes={key: text for key, text in notes.items() if text},
-        window=None,
-    )
+    if whole:
+        return best, boxes[best], None
+    bounds = np.concatenate([boxes[members][:, :2].min(axis=0), boxes[members][:, 2:].max(axis=0)])
+    ends = ((boxes[members] == bounds) & ~cut[members]).any(axis=0)
+    return best, bounds, ", ".join(side for side, end in zip(SIDES, ends, strict=True) if not end)

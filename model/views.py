@@ -14,8 +14,11 @@ Frames, all with x to the right and y down, pixel corners and half-open boxes:
     │   └──────────────────────────────────┘      │    A region that spec.enlarge enlarges has a canvas of its own
     └─────────────────────────────────────────────┘    grid: see `TileGrid.fit`.
 """
+# shapely leaves its functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,6 +37,7 @@ from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render, visibility
 from .annotator import Answer, InputSpec, Masked, View
 from .finding import Coverage, Finding
+from .findings_table import Objects, objects
 from .montage import MontageImage
 from .scores import require_finite
 from .tiling import CanvasTiles, TileGrid, join_tiles, place_on_canvas, squash_to_tile
@@ -43,6 +47,7 @@ BLOCK, FAR, WIDE = 16, 160.0, 256
 changes on any map."""
 _ROWS = 32  # pixel rows that are converted at a time
 _NEVER_TOO_LARGE = 1e18  # times the largest integer it is less than the largest float32
+_REPORT_TO_AUTHOR = "Report this to the annotator's author: the region is listed as failed"
 LEAF = 64  # grid pixels: below this, testing each pixel is cheaper than dividing on
 
 
@@ -389,50 +394,65 @@ def _count(mask: Mask, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp
     return np.add.reduceat(per_row, y_cuts[:-1], axis=0).ravel()
 
 
-def to_image_coordinates(answer: Answer, view: View) -> Finding:
-    """Convert an answer in canvas pixels to a finding in level-0 pixels.
+def to_image_coordinates(answers: Sequence[Answer], view: View) -> list[Finding]:
+    """Convert a view's answers in canvas pixels to findings in level-0 pixels, in order.
 
     Canvas pixels become absolute pixels of the image's analysis grid, and only those are scaled, so that two regions
     compute the same bits for a shared border. Coordinates are clipped to the picture. An answer without geometry
     stands for the region's core. Raises `ModelError` for an answer that lies wholly outside the picture or holds a
     number that is not finite.
     """
-    region = view.region
-    subject = f"answer {answer.label!r} on {region.key}"
-    numbers = [*answer.numbers.values(), *([] if answer.score is None else [answer.score])]
-    corners = () if answer.geometry is None else shapely.get_coordinates(answer.geometry).ravel()
-    require_finite(np.array([*numbers, *corners], dtype=np.float64), "numbers", of=subject)
-    if answer.geometry is None:
-        geometry = box(region.core.x0, region.core.y0, region.core.x1, region.core.y1)
-        cut = False
-    else:
-        gridded = shapely.transform(answer.geometry, lambda xy: _to_grid(xy, view))
-        geometry = shapely.transform(gridded, region.grid.to_level0)
-        if geometry.area <= 0.0 < gridded.area:
-            remedy = "Report this to the annotator's author: the region is listed as failed"
-            raise ModelError(subject, "must lie on the picture", value=str(answer.geometry.bounds), remedy=remedy)
-        x0, y0, x1, y1 = gridded.bounds
-        width, height = region.grid.shape
-        cut = _reaches_border(x0, x1, region.columns, width) or _reaches_border(y0, y1, region.rows, height)
-    window = None
-    if answer.kind == "box":
-        x0, y0, x1, y1 = answer.window or (0.0, 0.0, *view.grid.size)
-        corners = region.grid.to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view))
-        (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-        window = x0, y0, x1, y1
-    return Finding(
-        label=answer.label,
-        geometry=geometry,
-        kind=answer.kind,
-        score=answer.score,
-        text=answer.text,
-        text_cut=answer.text_cut,
-        cut=cut,
-        numbers=answer.numbers,
-        notes=answer.notes,
-        window=window,
-        plane=region.plane,
-    )
+    if not answers:
+        return []
+    region, core = view.region, view.region.core
+    given = objects(one.geometry for one in answers)
+    _check_answers(answers, given, view)
+    gridded: Objects = shapely.transform(given, lambda xy: _to_grid(xy, view))
+    geometries: Objects = shapely.transform(gridded, region.grid.to_level0)
+    areas, before = np.asarray(shapely.area(geometries)), np.asarray(shapely.area(gridded))
+    outside = np.flatnonzero((areas <= 0.0) & (before > 0.0))
+    if len(outside):
+        wrong = answers[int(outside[0])]
+        value, remedy = "" if wrong.geometry is None else str(wrong.geometry.bounds), _REPORT_TO_AUTHOR
+        raise ModelError(_subject(wrong, view), "must lie on the picture", value=value, remedy=remedy)
+    geometries[shapely.is_missing(given)] = box(core.x0, core.y0, core.x1, core.y1)
+    (x0, y0, x1, y1), (width, height) = shapely.bounds(gridded).T, region.grid.shape
+    cut = _reaches_border(x0, x1, region.columns, width) | _reaches_border(y0, y1, region.rows, height)
+    whole = (0.0, 0.0, *view.grid.size)
+    corners = np.array([one.window or whole for one in answers], dtype=np.float64).reshape(-1, 2)
+    placed = region.grid.to_level0(_to_grid(corners, view)).reshape(-1, 2, 2)
+    windows = map(tuple, np.concatenate([placed.min(axis=1), placed.max(axis=1)], axis=1).tolist())
+    return [
+        Finding(
+            label=one.label,
+            geometry=geometry,
+            kind=one.kind,
+            score=one.score,
+            text=one.text,
+            text_cut=one.text_cut,
+            cut=reaches,
+            numbers=one.numbers,
+            notes=one.notes,
+            window=window if one.kind == "box" else None,
+            plane=region.plane,
+        )
+        for one, geometry, reaches, window in zip(answers, geometries, cut.tolist(), windows, strict=True)
+    ]
+
+
+def _check_answers(answers: Sequence[Answer], geometries: Objects, view: View) -> None:
+    """Raise `ModelError` for the first answer with a number or a corner that is not finite."""
+    numbers = [number for one in answers for number in (*one.numbers.values(), one.score or 0.0)]
+    if np.isfinite(shapely.get_coordinates(geometries)).all() and np.isfinite(np.array(numbers, np.float64)).all():
+        return
+    for one, geometry in zip(answers, geometries, strict=True):
+        corners = shapely.get_coordinates(geometry).ravel()
+        values = [*one.numbers.values(), *([] if one.score is None else [one.score]), *corners]
+        require_finite(np.array(values, dtype=np.float64), "numbers", of=_subject(one, view))
+
+
+def _subject(answer: Answer, view: View) -> str:
+    return f"answer {answer.label!r} on {view.region.key}"
 
 
 def _to_grid(canvas_xy: Points, view: View) -> Points:
@@ -440,6 +460,7 @@ def _to_grid(canvas_xy: Points, view: View) -> Points:
     return view.grid.to_region(canvas_xy) + np.array([view.region.columns.start, view.region.rows.start])
 
 
-def _reaches_border(low: float, high: float, span: Span, length: int) -> bool:
-    """Whether low to high reaches a border of the core that is not the picture's own."""
-    return (low <= span.core_start and span.core_start > 0) or (high >= span.core_stop and span.core_stop < length)
+def _reaches_border(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], span: Span, length: int) -> Mask:
+    """(n,): whether low to high reaches a border of the core that is not the picture's own."""
+    first, last = span.core_start > 0, span.core_stop < length
+    return (first & (low <= span.core_start)) | (last & (high >= span.core_stop))

@@ -74,7 +74,7 @@ class OpenedImage:
 
         self._handle()
         with open_image(self._opened, rgb_channels(self._opened.channels)) as image:
-            pixels, valid, *_ = read_overview(image, limit=limit)
+            pixels, valid, *_ = read_overview(image, limit=limit, reopen=open_image)
             stretch = display_stretch(
                 self._opened, fit_stretch(pixels, valid, image.channels, keep_colours=self._opened.kind == "slide")
             )

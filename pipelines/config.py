@@ -88,7 +88,7 @@ class Settings(BaseModel):
     All three use the same names, and the docstrings of the attributes are their documentation.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     inputs: Texts = ()
     """Images: files, folders or remote paths (/vsi…, s3://, https://)."""

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import unicodedata
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,11 @@ _FETCHED: Final = re.compile(r"(?:[/\\][0-9a-f]{32}){3}\.dcm$")
 _HEAD_BYTES: Final = 4096
 _SPECIAL: Final = {"a named pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
 _SAMPLE: Final = 2**20  # bytes at each end of a file that its fingerprint covers
+_LETTERS: Final = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"}
+    | {"ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "\u0131": "i"}
+)
+"""Latin letters that are no letter of ASCII with a mark."""
 
 
 def read_file(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES, regular: bool = False) -> bytes:
@@ -140,6 +146,16 @@ def split_variable(name: str) -> tuple[str, str]:
     """
     found = _VARIABLE.fullmatch(name)
     return (found[1].removeprefix('"').removesuffix('"'), found[2]) if found else (name, "")
+
+
+def without_accents(text: str) -> str:
+    """A text in which Latin letters are those of ASCII; others stay as they are.
+
+    >>> without_accents("Wäld Łódź Ærø Straße 2²"), without_accents("Тайга")
+    ('Wald Lodz AEro Strasse 22', 'Тайга')
+    """
+    parts = unicodedata.normalize("NFKD", text.translate(_LETTERS))
+    return unicodedata.normalize("NFC", re.sub("(?<=[A-Za-z])[\u0300-\u036f]+", "", parts))
 
 
 def is_remote(uri: str) -> bool:

@@ -136,6 +136,15 @@ def find_band_mask(band: Band, info: ImageInfo, values: Sequence[int] = ()) -> F
     return replace(_checked(raster, info, how), sha256="" if is_remote(path) else mask_digest(path))
 
 
+def band_files(band: Band, infos: Sequence[ImageInfo]) -> dict[str, str]:
+    """The images among some that are only the quality band of another one: its URI, and that of the other."""
+    named = {info.uri: _named(band).fullmatch(Path(info.uri).name) for info in infos if not is_remote(info.uri)}
+    places = [(info.uri, place, prefix) for info in infos if not named.get(info.uri) for place, prefix in _places(info)]
+    owners = {(place, prefix.lower()): uri for uri, place, prefix in places}
+    found = {uri: (os.path.dirname(absolute(uri)), match["prefix"].lower()) for uri, match in named.items() if match}
+    return {uri: owners[place] for uri, place in found.items() if place in owners}
+
+
 def _scan(path: str) -> tuple[ImageInfo, ...]:
     """What the reader of rasters finds in a file, in a process of limited rights. Raises `ReadError`."""
     try:
@@ -248,11 +257,15 @@ def _beside(band: Band, info: ImageInfo) -> str:
     """The file of a quality band beside the bands of a product, at its finest resolution; "" where there is none."""
     found: dict[str, int] = {}
     for folder, prefix in dict.fromkeys(_places(info)):
-        pattern = re.compile(rf"{re.escape(prefix)}{band}(?:_(\d+)m)?\.(?:jp2|tiff?)", re.IGNORECASE)
         for name in sorted(os.listdir(folder)):
-            if named := pattern.fullmatch(name):
-                found.setdefault(os.path.join(folder, name), int(named[1] or 0))
+            if (named := _named(band).fullmatch(name)) and named["prefix"].lower() == prefix.lower():
+                found.setdefault(os.path.join(folder, name), int(named["metres"] or 0))
     return min(found, key=lambda path: (found[path], path), default="")
+
+
+def _named(band: Band) -> re.Pattern[str]:
+    """How a file of a quality band is named: as the bands are up to their own name, then this one."""
+    return re.compile(rf"(?P<prefix>.*){band}(?:_(?P<metres>\d+)m)?\.(?:jp2|tiff?)", re.IGNORECASE)
 
 
 def _places(info: ImageInfo) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,13 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain, pairwise, product
+from threading import Event
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +18,7 @@ import numpy.typing as npt
 from .errors import ReadError
 from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels, StoredLevel, SupportsLevels
+from .processors import cores
 
 Values = npt.NDArray[np.float64]
 
@@ -28,6 +33,8 @@ WHOLE_BYTES: Final = 4 << 30
 """Most bytes of native pixels of a map that are read for an overview; of a larger one blocks are sampled."""
 SAMPLED_BYTES: Final = 512 << 20
 """Bytes of native pixels of such samples."""
+_MOST_BANDS: Final = 4  # each has decoded tiles of its own
+_BAND_BYTES: Final = 32 << 20  # native pixels for which another band is worth opening the file once more
 _SAMPLES: Final = 4096  # at most
 _SMALLEST: Final = 32  # overview pixels: a block that cannot be read is halved until it has this side
 
@@ -86,6 +93,8 @@ class ReducedImage(NamedTuple):
 
 Progress = Callable[[float], None]
 """Called with the share (0 to 1) of an overview that is read."""
+Reopen = Callable[[ImageInfo, Sequence[str]], Image]
+"""Opens an image to read the named channels."""
 
 
 def read_overview(
@@ -96,17 +105,19 @@ def read_overview(
     aspect: tuple[float, float] = (1.0, 1.0),
     enlarge: bool = False,
     on_progress: Progress = lambda _: None,
+    reopen: Reopen | None = None,
 ) -> ReducedImage:
     """Read the whole image, or a montage of a stack, at no more than `limit` pixels on its long side, never enlarged.
 
     aspect: proportions (x, y) of the level-0 pixels behind a reduced pixel, to make the reduced ones square.
     enlarge: whether to enlarge along the axis with the longer level-0 pixels, rather than reduce along the other one.
+    reopen: opens an image; with it bands of one that has much to decode are read at the same time.
 
     Parts that an image knows to hold nothing (`SupportsLevels`) are not read. Of a map of which more than `WHOLE_BYTES`
     would have to be decoded, blocks on a regular lattice are, so that the time is bounded. At most 64 MiB of native
     pixels are read at a time, so that memory is bounded, and 1 GiB of an image that streams (`BaseImage.streams`). A
     part that raises `ReadError` is halved down to 32 reduced pixels, so that little of a damaged file is lost. Raises
-    nothing itself.
+    nothing but what `reopen` raises.
     """
     montage = montage or Montage.of(image.info)
     width, height = image.info.size
@@ -132,21 +143,69 @@ def read_overview(
     most = _STREAMED_BYTES if streamed else _BYTES
     wide = max(1, min(columns, int(most / pixel_bytes)))
     high = max(1, min(rows, int(most / (pixel_bytes * wide))))
+    bands = [range(rows)]
+    if isinstance(image, SupportsLevels) and len(montage.planes) == 1:
+        native = pixel_bytes * np.count_nonzero(possible)
+        bands = _bands(image.stored_level(scale), scale, (columns, rows), native)
+    work: list[list[_Work]] = [[] for _ in bands]
     for number, plane in enumerate(montage.planes):
         row, column = divmod(number, montage.columns)
         part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
         of_plane = ReducedImage(result.pixels[part], result.valid[part], result.readable[part], scale)
         of_plane.readable[...] = ~possible
-        for top in range(0, rows, high):
-            for left in range(0, columns, wide):
-                here = possible[top : top + high, left : left + wide]
-                if not here.any():
-                    continue
-                first, last = (int(one) for one in np.flatnonzero(here.any(axis=0))[[0, -1]])
-                block = (left + first, top, left + last + 1, min(top + high, rows))
-                _read_block(of_plane, image, block, plane)
-            on_progress((number + min(rows, top + high) / rows) / len(montage.planes))
+        for band, pieces in zip(bands, work, strict=True):
+            for top, left in product(band[::high], range(0, columns, wide)):
+                bottom = min(band.stop, top + high)
+                here = possible[top:bottom, left : left + wide]
+                if here.any():
+                    first, last = (int(one) for one in np.flatnonzero(here.any(axis=0))[[0, -1]])
+                    pieces.append((of_plane, (left + first, top, left + last + 1, bottom), plane))
+    names, more = [channel.name for channel in image.channels], min(len(bands), cores()) - 1
+    with ExitStack() as stack:
+        others = [stack.enter_context(reopen(image.info, names)) for _ in range(more)] if reopen is not None else []
+        _read_bands([image, *others], work, on_progress)
     return result
+
+
+_Work = tuple[ReducedImage, tuple[int, int, int, int], int]
+"""Where to put a block (x0, y0, x1, y1) of reduced pixels, and its plane."""
+
+
+def _bands(level: StoredLevel, scale: tuple[float, float], size: tuple[int, int], native: float) -> list[range]:
+    """Rows of the reduced image of that (width, height) that may be read at the same time, in whole rows of blocks.
+
+    native: bytes to read at level 0. One band where that is little, and where a file may have to be decoded from its
+    beginning for each, as it is not in tiles. What is lost of a damaged file depends on the bands, and these on no
+    machine.
+    """
+    across, down = (side * step / one for side, step, one in zip(level.block, level.scale, scale, strict=True))
+    stored = native / (level.scale[0] * level.scale[1])
+    most = min(_MOST_BANDS, int(stored / _BAND_BYTES)) if across < size[0] else 1
+    high = max(1, math.ceil(size[1] / max(1, most) / down) * down)
+    starts = [round(number * high) for number in range(math.ceil(size[1] / high))]
+    return [range(*band) for band in pairwise([*starts, size[1]])]
+
+
+def _read_bands(handles: Sequence[Image], bands: Sequence[Sequence[_Work]], on_progress: Progress) -> None:
+    """Read the blocks of bands, with each handle of bands that follow each other."""
+    ends = [len(bands) * number // len(handles) for number in range(len(handles) + 1)]
+    parts = [list(chain(*bands[start:end])) for start, end in pairwise(ends)]
+    stopped = Event()
+
+    def read(handle: Image, part: Sequence[_Work], on_progress: Progress = lambda _: None) -> None:
+        for number, (result, block, plane) in enumerate(part, 1):
+            if not stopped.is_set():
+                _read_block(result, handle, block, plane)
+                on_progress(number / len(part))
+
+    with ThreadPoolExecutor(len(handles)) as threads:
+        try:
+            others = [threads.submit(read, *one) for one in zip(handles[1:], parts[1:], strict=True)]
+            read(handles[0], parts[0], on_progress)
+            for other in others:
+                other.result()
+        finally:
+            stopped.set()
 
 
 def overview_bytes(image: Image, limit: int) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from .errors import ReadError
-from .files import absolute, find_linked, split_variable
+from .files import absolute, find_linked, split_variable, without_accents
 from .image import ImageInfo, NumberingReader, Reader
 from .overrides import PreparedOverrides
 
@@ -127,4 +127,4 @@ def with_ids(rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], *, h
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._") or "image"
+    return re.sub(r"[^a-z0-9._]+", "-", without_accents(text).lower()).strip("-._") or "image"

@@ -172,12 +172,10 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
 """Columns of findings. After them come `CORE`, those of `INSTANCES`, the model's own columns, then `MODEL`."""
 
 
-def _cores(batch: FindingsBatch) -> list[str | None]:
-    """The name of the core of each finding."""
+def _cores(batch: FindingsBatch) -> list[str | None] | None:
+    """The name of the core of each finding, None of an image without cores."""
     grid = CoreGrid.of(batch.image.info)
-    if grid is None:
-        return [None] * len(batch)
-    return [grid.cores[at].name if at >= 0 else None for at in map(int, grid.places(batch.point))]
+    return grid and [grid.cores[at].name if at >= 0 else None for at in map(int, grid.places(batch.point))]
 
 
 _CORE = "of a tissue microarray: the core in whose place the point lies; empty beside all of them"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..model.annotator import InputSpec
+from ..readers.files import without_accents
 from .csv_safety import clean_text
 from .measures import batches
 from .writer import ImageRecord, Record
@@ -77,10 +78,10 @@ def model_item(
 def slug(text: str, fallback: str) -> str:
     """A name of letters, digits, dots, dashes and underscores that begins with a letter and ends without a sign.
 
-    >>> slug("snow/ice", "class"), slug("3", "class"), slug("", "class")
-    ('snow-ice', 'class-3', 'class')
+    >>> slug("snow/ice", "class"), slug("3", "class"), slug("", "class"), slug("Köder", "class")
+    ('snow-ice', 'class-3', 'class', 'Koder')
     """
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", without_accents(text)).strip("-._")
     return plain if re.fullmatch(r"[A-Za-z].+", plain) else "-".join(filter(None, (fallback, plain)))
 
 

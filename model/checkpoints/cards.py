@@ -405,7 +405,7 @@ def find_any_card(name_or_path: str) -> AnyCard:
 @cache
 def _shipped_card(name: str) -> AnyCard:
     text = (resources.files(__package__ or "") / "cards" / f"{name}.yaml").read_text(encoding="utf-8")
-    return _validate(parse_yaml(text, f"card {name}"))
+    return _validate(parse_yaml(text, f"card {name}", shipped=True))
 
 
 WithWeights = TypeVar("WithWeights", bound=CardFile)

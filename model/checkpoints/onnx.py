@@ -10,20 +10,21 @@ Format: onnx.proto (fields and their numbers). onnxruntime is imported only when
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.sandbox import SandboxError, run_sandboxed
-from ..annotator import Cost
 from .memory import allocated_bytes
 from .onnx_graph import GRAPH, INITIALIZER, INPUT, METADATA, NAME, OUTPUT, TENSOR_NAME, TYPE, of_any_size
 from .protobuf import fields, submessages, text_of
 from .untrusted import MIB, open_file, read_bytes, wrap_errors
+
+if TYPE_CHECKING:
+    from ..annotator import Cost
 
 AxisOrder = Literal["NHWC", "NCHW"]
 """Order of a network's axes: batch, height, width, channels, or as in torch."""
@@ -57,7 +58,9 @@ _TENSOR, _SHAPE, _AXIS, _AXIS_LENGTH = 1, 2, 1, 1  # of TypeProto, its Tensor, T
 
 
 def runtime() -> str:
-    """The runtime and its version; imports nothing."""
+    """The runtime and its version, without importing it."""
+    from importlib.metadata import version
+
     return f"onnxruntime {version('onnxruntime')}"
 
 
@@ -187,11 +190,13 @@ def try_in_sandbox(
     return _tried[key]
 
 
-def cost(size: float, activations: float, tiles: tuple[int, int]) -> Cost:
+def cost(size: float, activations: float, tiles: tuple[int, int]) -> "Cost":
     """The cost of a region of (columns, rows) tiles for networks whose files have `size` bytes.
 
     activations: bytes of a tile's, which onnxruntime keeps, and of what becomes of its output.
     """
+    from ..annotator import Cost  # not above: a sandboxed process that tries a network has no use for its libraries
+
     held = _HELD * size
     work = tiles[0] * tiles[1]
     return Cost(held, "their own type", work, activations=activations, loading=held + size, libraries=_LIBRARIES)

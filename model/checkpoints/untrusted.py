@@ -234,10 +234,13 @@ def read_yaml(path: Path, subject: str) -> UntrustedDict:
     return parse_yaml(text, subject)
 
 
-def parse_yaml(text: str, subject: str) -> UntrustedDict:
-    """The mapping in a YAML text. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
+def parse_yaml(text: str, subject: str, *, shipped: bool = False) -> UntrustedDict:
+    """The mapping in a YAML text. Raises `ModelError` for anything else, and beyond the limits of `_check`.
+
+    One that is `shipped` with limner is parsed in C, ten times as fast, where nesting has no limit.
+    """
     with wrap_errors(subject, "must be YAML", remedy=CHECK_FILE):
-        found: object = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that is stricter still
+        found: object = yaml.load(text, Loader=_ShippedLoader if shipped else _Loader)  # noqa: S506 - SafeLoaders that are stricter still
     return _mapping(found, subject)
 
 
@@ -297,6 +300,11 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(msg)
 
 
+_fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may have been built without libyaml
+_ShippedLoader = cast("type[yaml.SafeLoader]", type("_ShippedLoader", (_fast,), {}))
+"""YAML's safe loader in C, with text keys that are given once."""
+
+
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
     pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
     bad = [key for key, _ in pairs if not isinstance(key, str) or key == "<<"]  # merged keys can grow without an end
@@ -308,4 +316,5 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str
     )
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+for _loader in (_Loader, _ShippedLoader):
+    _loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

@@ -20,13 +20,13 @@ from ...readers.caches import cache_folder
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError, excerpt
 from ...readers.image import ImageInfo
 from ...readers.plugins import install_hint, installed, require_extra
+from ...readers.processors import cores
 from ..config import Settings
 from ..describe import pixel_size_text
 from ..pixel_size import ground_metres
 from ..plan_text import plan_rows
 from ..progress import EventHandler
 from ..run.analysis_scale import STATE_CRS, STATE_PIXEL_SIZE
-from ..run.engines import cores
 from ..run.estimate import total_memory
 from ..run.execute import PreparedRun, prepare
 from ..run.model_selection import CARD_ANNOTATOR, NONE, choose_annotator

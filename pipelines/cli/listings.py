@@ -1,7 +1,8 @@
 """Listings of models and plug-ins, as the commands `models` and `plugins` print them."""
 
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint
 from typing import get_args
 
 from ...model.checkpoints.cards import ModelCard, PatchCard, VolumeCard, find_any_card, shipped_cards
@@ -152,4 +153,10 @@ def _options_text(name: str) -> str:
 
 
 def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown package"
+    return "unknown package" if point.dist is None else _release(point.dist)
+
+
+@cache
+def _release(distribution: Distribution) -> str:
+    """Its name and version, which are parsed each time that they are asked for."""
+    return f"{distribution.name} {distribution.version}"

@@ -70,11 +70,6 @@ class Engine(Protocol):
         ...
 
 
-def cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True, slots=True)
 class InlineEngine:
     """Works in this process, reading the next batch while the current one is annotated."""

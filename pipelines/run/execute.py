@@ -19,6 +19,7 @@ from ...readers.files import is_remote
 from ...readers.image import ImageInfo
 from ...readers.mask_files import FoundMask
 from ...readers.plugins import require_extra
+from ...readers.processors import cores
 from ...readers.regions import Region
 from ...readers.registry import limit_caches
 from ...readers.sandbox import release_sandbox
@@ -31,7 +32,7 @@ from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
 from .cloud_mask import cloud_masks
 from .dicom_objects import write_run_reports
-from .engines import Engine, InlineEngine, ProcessPoolEngine, cores
+from .engines import Engine, InlineEngine, ProcessPoolEngine
 from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import shapely
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from ...readers.errors import RequestError, excerpt
 from ...reports.writer import FileStatus
+from ..cli.terminal import plural
 from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
 from .plan import ImagePlan, Plan, area_digest
 from .redaction import Redactor
 from .run_folder import FORMAT, MANIFEST, StoreError, check_format, read_manifest
-from .scanning import RUN_FOLDER
+from .scanning import RESULTS_FOLDER, RUN_FOLDER
 
 PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
 BUNDLED = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
@@ -116,10 +117,19 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(
             str(folder / MANIFEST),
             f"must be as this version of limner ({version('limner')}) writes it",
-            value=excerpt(f"{type(error).__name__}: {error}", 300),
+            value=_problem(error),
             remedy="Use the version of limner that made it, or run again into another folder",
         ) from error
     return manifest
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a manifest: the first part that is, where pydantic found several."""
+    if not isinstance(error, ValidationError):
+        return excerpt(f"{type(error).__name__}: {error}", 300)
+    first, *more = error.errors()
+    others = f", and {plural(len(more), 'other part')}" if more else ""
+    return excerpt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}{others}", 300)
 
 
 def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> None:
@@ -199,5 +209,6 @@ def _given(manifest: Mapping[str, Any], what: str) -> dict[str, str]:
 
 
 def _statuses(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The status of each file, without run folders, which come and go."""
-    return {row["path"]: row["status"] for row in manifest.get("files", []) if row["reason"] != RUN_FOLDER}
+    """The status of each file, without results, which come and go."""
+    results = {RUN_FOLDER, RESULTS_FOLDER}
+    return {row["path"]: row["status"] for row in manifest.get("files", []) if row["reason"] not in results}

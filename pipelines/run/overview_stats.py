@@ -168,7 +168,9 @@ def compute_overview_stats(
 
     def read(image: Image) -> ReducedImage:
         limit = _overview_limit(image, spec, fits=fits)
-        return read_overview(image, limit=limit, on_progress=lambda share: on_step(READ * share, "reading"))
+        return read_overview(
+            image, limit=limit, on_progress=lambda share: on_step(READ * share, "reading"), reopen=open_image
+        )
 
     info, overview = _without_padding(info, names, read)
     with open_image(info, names) as image:
@@ -267,6 +269,10 @@ def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: Reduce
     needed = channel_names(info, spec, None)
     places = [place for place, channel in enumerate(channels) if channel.name in needed]
     (low, high), outside = spec.value_range, 0.0
+    ends = float(overview.pixels.min()), float(overview.pixels.max())
+    used = [end * channels[place].scale + channels[place].offset for end in ends for place in places]
+    if ends[0] >= 0 and low <= min(used) and max(used) <= high:
+        return  # as for nearly all images: no value needs a look of its own
 
     def values_of(place: int) -> npt.NDArray[np.float64]:  # of one channel at a time, since all take much memory
         values = np.abs(overview.pixels[overview.valid, place]).astype(np.float64)
@@ -335,7 +341,8 @@ def _fit(
     def on_progress(share: float) -> None:
         on_step(READ + (FITTED - READ) * share, "reading")
 
-    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit, on_progress=on_progress)
+    found = first if costly else read_overview(image, limit=limit, on_progress=on_progress, reopen=open_image)
+    pixels, valid, _, scale, _ = found
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)

@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, get_args
@@ -249,19 +250,19 @@ def _encode(findings: Sequence[Finding]) -> bytes:
             raise _not_finite("a score or another number")
     _check(table)
     columns: dict[str, pa.Array[Any]] = {
-        "label": _texts(table.label).dictionary_encode(),
-        "kind": pa.array(table.kind, pa.string()).dictionary_encode(),
-        "score": pa.array(table.score, from_pandas=True),
-        "geometry": pa.array(shapely.to_wkb(table.geometries, byte_order=1), pa.binary()),
+        "label": _coded(table.label, pa.binary()),
+        "kind": _coded(table.kind, pa.string()),
+        "score": _plain(table.score, valid=~np.isnan(table.score)),
+        "geometry": _binary(shapely.to_wkb(table.geometries, byte_order=1).tolist()),
     }
     flags = {"text_cut": table.text_cut, "cut": table.cut, "plane": table.plane.astype(np.int32)}
-    columns |= {name: pa.array(values) for name, values in flags.items() if values.any()}
+    columns |= {name: _plain(values) for name, values in flags.items() if values.any()}
     if any(table.text):
-        columns["text"] = _texts(table.text)
+        columns["text"] = _texts(table.text.tolist())
     if not np.isnan(table.window).all():
-        columns |= {f"window_{side}": pa.array(table.window[:, at]) for at, side in enumerate(_SIDES)}
-    columns |= {f"number.{_quoted(name)}": pa.array(values) for name, values in table.numbers.items()}
-    columns |= {f"note.{_quoted(name)}": _texts(values) for name, values in table.notes.items()}
+        columns |= {f"window_{side}": _plain(table.window[:, at]) for at, side in enumerate(_SIDES)}
+    columns |= {f"number.{_quoted(name)}": _plain(values) for name, values in table.numbers.items()}
+    columns |= {f"note.{_quoted(name)}": _texts(values.tolist()) for name, values in table.notes.items()}
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
@@ -285,7 +286,7 @@ def _decode(batch: "pa.RecordBatch") -> FindingsTable:
     length = batch.num_rows
 
     def plain(name: str, default: float) -> npt.NDArray[Any]:
-        return columns[name].to_numpy(zero_copy_only=False) if name in columns else np.full(length, default)
+        return _values(columns[name]) if name in columns else np.full(length, default)
 
     numbers = {_unquoted(name): plain(name, math.nan) for name in columns if name.startswith("number.")}
     notes = {_unquoted(name): _objects(columns[name]) for name in columns if name.startswith("note.")}
@@ -298,7 +299,7 @@ def _decode(batch: "pa.RecordBatch") -> FindingsTable:
         cut=plain("cut", False).astype(np.bool_),
         plane=plain("plane", 0).astype(np.int64),
         window=np.stack([plain(f"window_{side}", math.nan).astype(np.float64) for side in _SIDES], axis=1),
-        shapes=columns["geometry"].to_numpy(zero_copy_only=False),
+        shapes=objects(_rows(columns["geometry"])),
         numbers={name: values.astype(np.float64) for name, values in numbers.items()},
         notes=notes,
     )
@@ -320,23 +321,91 @@ def _not_finite(name: str) -> ValueError:
     return ValueError(f"{name} is not finite")
 
 
-def _texts(values: Objects) -> "pa.Array[Any]":
-    """Texts as UTF-8, in which surrogates, as file names have them, are encoded too: no strings to Arrow."""
+# `pa.array`, `to_numpy` and others import pandas, and `cast` and `dictionary_encode` pyarrow.compute, each a fifth of a
+# second: arrays are made of bytes, and read as bytes.
+
+
+def _plain(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None) -> "pa.Array[Any]":
+    """Numbers or flags (N,), null where they are not valid."""
     import pyarrow as pa
 
-    rows = [None if one is None else one.encode("utf-8", "surrogatepass") for one in values.tolist()]
-    return pa.array(rows, pa.binary())
+    content = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else np.ascontiguousarray(values)
+    bits = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(content)])
+
+
+def _binary(rows: Sequence[bytes | None], kind: "pa.DataType | None" = None) -> "pa.Array[Any]":
+    """Bytes, or null, as `kind`, binary by default. Raises `ValueError` for more than a part can have."""
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *(len(row or b"") for row in rows)])
+    if ends[-1] > MAX_PART_BYTES:
+        msg = f"a column of {ends[-1]} bytes is too long for a part"
+        raise ValueError(msg)
+    valid = np.array([row is not None for row in rows], dtype=np.bool_)
+    bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    content = pa.py_buffer(b"".join(row or b"" for row in rows))
+    offsets = pa.py_buffer(ends.astype(np.int32))
+    return pa.Array.from_buffers(kind or pa.binary(), len(rows), [bits, offsets, content])
+
+
+def _texts(values: Iterable[str | None], kind: "pa.DataType | None" = None) -> "pa.Array[Any]":
+    """Texts as UTF-8, in which surrogates, as file names have them, are encoded too: no strings to Arrow."""
+    return _binary([None if one is None else one.encode("utf-8", "surrogatepass") for one in values], kind)
+
+
+def _coded(values: Objects, kind: "pa.DataType") -> "pa.Array[Any]":
+    """Texts as numbers of those that differ."""
+    import pyarrow as pa
+
+    codes: dict[str, int] = {}
+    numbers = np.array([codes.setdefault(one, len(codes)) for one in values.tolist()], dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(_plain(numbers), _texts(codes, kind))
+
+
+def _values(column: "pa.Array[Any]") -> npt.NDArray[Any]:
+    """The inverse of `_plain`: floats are NaN where they are null. Raises `TypeError` for other columns."""
+    import pyarrow as pa
+
+    if pa.types.is_boolean(column.type):
+        return _bits(column, 1)
+    if not pa.types.is_primitive(column.type):
+        raise TypeError(column.type)
+    found = np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype())[column.offset :][: len(column)]
+    return np.where(_bits(column, 0), found, np.nan) if column.null_count else found
+
+
+def _bits(column: "pa.Array[Any]", buffer: int) -> npt.NDArray[np.bool_]:
+    flags = np.unpackbits(np.frombuffer(column.buffers()[buffer], np.uint8), bitorder="little")
+    return flags[column.offset :][: len(column)].astype(np.bool_)
+
+
+def _rows(column: "pa.Array[Any]") -> list[bytes | None]:
+    """The inverse of `_binary`. Raises `TypeError` for other columns."""
+    import pyarrow as pa
+
+    if column.type not in (pa.binary(), pa.string()):
+        raise TypeError(column.type)
+    _, offsets, content = column.buffers()
+    whole = bytes(content)
+    ends = np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1].tolist()
+    rows: list[bytes | None] = [whole[start:end] for start, end in pairwise(ends)]
+    if column.null_count:
+        rows = [row if valid else None for row, valid in zip(rows, _bits(column, 0).tolist(), strict=True)]
+    return rows
 
 
 def _objects(column: "pa.Array[Any]") -> Objects:
     """Texts as Python has them, each distinct one made once."""
     import pyarrow as pa
 
-    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    distinct: list[bytes | str] = coded.dictionary.to_pylist()
-    texts = [one.decode("utf-8", "surrogatepass") if isinstance(one, bytes) else one for one in distinct]
-    codes = coded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
-    return objects([*texts, None])[codes]
+    if not pa.types.is_dictionary(column.type):
+        rows = _rows(column)
+        texts = {row: None if row is None else row.decode("utf-8", "surrogatepass") for row in set(rows)}
+        return objects(texts[row] for row in rows)
+    distinct = _objects(column.dictionary)
+    codes = _values(column.indices)
+    return objects([*distinct, None])[np.where(np.isnan(codes), len(distinct), codes).astype(np.intp)]
 
 
 def _quoted(name: str) -> str:

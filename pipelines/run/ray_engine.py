@@ -32,10 +32,11 @@ from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
 from ...readers.kinds import KEY_VARIABLE
+from ...readers.processors import cores
 from ...readers.regions import Region
 from ...readers.registry import open_image
 from ..cli.terminal import plural
-from .engines import TASKS_HELD, Job, PoolLimits, Task, WorkerFaultError, cores, run_pool
+from .engines import TASKS_HELD, Job, PoolLimits, Task, WorkerFaultError, run_pool
 
 RETRIES = 3
 """How often a region is tried again, alone, after its actor or its node was lost."""

@@ -133,7 +133,8 @@ def _read(
     plan: ImagePlan, stretch: Stretch, image: Image, montage: Montage, longest: int, *, enlarge: bool = False
 ) -> Overview:
     """Planes of an image as the plan renders them, those of a study with pixels that are square in the patient."""
-    found = read_overview(image, limit=longest, montage=montage, aspect=square_aspect(plan), enlarge=enlarge)
+    aspect = square_aspect(plan)
+    found = read_overview(image, limit=longest, montage=montage, aspect=aspect, enlarge=enlarge, reopen=open_image)
     return _turned(plan, _rendered(found, stretch), montage)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from ...model.checkpoints.files import HUB_ID
 from ...model.finding import PackedRaster, Result
 from ...model.findings_table import Chunk, FindingsTable
 from ...model.probabilities import Steps
@@ -221,6 +222,8 @@ def _make_record(
     check_objects(cache.settings, plans, labels)
     names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
+    if (source := identity.get("checkpoint", "")) and not HUB_ID.fullmatch(source):  # a path of who ran it
+        identity = {**identity, "checkpoint": Path(source).name or source}
     variants = sorted({plan.spec.variant for plan in plans})
     kept = bool(manifest["config"].get("probabilities"))
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]

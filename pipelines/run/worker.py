@@ -183,9 +183,9 @@ class RegionJob:
         start, region = time.perf_counter(), view.region
         seconds += view.seconds
         try:
-            kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
+            kept = [answer for answer in answers if not self.labels or answer.label in self.labels]
             plan = self.images[region.grid.image]
-            findings = tuple(to_image_coordinates(answer, view) for answer in mask_answers(view, list(kept)))
+            findings = tuple(to_image_coordinates(mask_answers(view, kept), view))
             if plan.montage is not None:
                 findings = tuple(map(plan.montage.to_slices, findings))
             coverage = _coverage(view, plan)

@@ -14,15 +14,16 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
-from ..geometry import MAX_SIDE, Box
-from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
+from ..geometry import MAX_SIDE
+from ..image import Channel, ImageInfo, Mask, Pixels
 from ..options import scan_options
 from ..pseudonyms import harmless_name
 from .czi_file import PIXELS, CziFile, CziMetadata, SubBlock
 from .icc import profile_facts
 from .pyramid import PyramidOptions, plane_notes, plane_position
 from .spacing import Spacing, slide_placement
-from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
+from .tiled_image import TiledImage
+from .tiled_pyramid import CACHE_BYTES, Level, Tile
 
 _TILE: Final = 512  # pixels a side of what is put together at once
 _BLOCK_BYTES: Final = 64 << 20  # of decoded sub-blocks that stay in memory
@@ -156,12 +157,13 @@ class CziReader:
         return CziImage(info, channels)
 
 
-class CziImage(BaseImage):
+class CziImage(TiledImage):
     """An open scene, for one worker."""
 
-    def _open(self) -> None:
+    def _prepare(self) -> None:
         info = self._info
         self._file = CziFile(info.uri)
+        self._opened.callback(self._file.close)
         scenes = find_scenes(self._file, info.uri)
         self._scene = scene = next((one for one in scenes if _part(one, scenes) == info.part), scenes[0])
         if scene.size != info.size:
@@ -169,8 +171,7 @@ class CziImage(BaseImage):
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
         options = scan_options(PyramidOptions, info)
         z, t = (_position(scene, axis, options) for axis in "zt")
-        self._dtype = np.dtype(PIXELS[scene.pixel_type][0])
-        self._samples = PIXELS[scene.pixel_type][1]
+        dtype, self._samples = PIXELS[scene.pixel_type]
         self._blocks = [
             {
                 channel: [block for block in blocks if (block.at("C"), block.at("Z"), block.at("T")) == (channel, z, t)]
@@ -184,18 +185,7 @@ class CziImage(BaseImage):
         ]
         self._decoded: OrderedDict[int, Pixels] = OrderedDict()
         self._bytes = 0
-        padding = options.padding_of(len(info.channels), f"reader {info.reader!r}")
-        padding = None if padding is None else padding[self._channel_indices]
-        levels = [_level(scene, factor) for factor, _ in scene.levels]
-        self._levels = levels
-        self._pyramid = TiledPyramid(levels, len(self._channel_indices), self._dtype, self._fetch, padding)
-
-    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        return self._pyramid.read(box, size)
-
-    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
-        """See `SupportsLevels`."""
-        return self._pyramid.stored_level(step)
+        self._set_levels([_level(scene, factor) for factor, _ in scene.levels], np.dtype(dtype), options)
 
     def may_hold(self, shape: tuple[int, int]) -> Mask | None:
         """See `SupportsLevels`: where sub-blocks lie."""
@@ -206,10 +196,6 @@ class CziImage(BaseImage):
                 columns = slice(int(max(0, x0) // step[0]), int(-(-x1 // step[0])))
                 found[int(max(0, y0) // step[1]) : int(-(-y1 // step[1])), columns] = True
         return found
-
-    def _close(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
 
     def _fetch(self, number: int, column: int, row: int) -> Tile:
         """One square of a level, put together from the sub-blocks that it meets, later ones over earlier ones."""

@@ -4,7 +4,6 @@ Only the chunks that a box needs are read and decoded. Labels, and pictures of t
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -13,14 +12,14 @@ import numpy as np
 from ..errors import ReadError
 from ..files import fingerprint, is_remote
 from ..formats import recognise, recognise_folder
-from ..geometry import Box
-from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
+from ..image import ImageInfo, Pixels
 from ..options import scan_options
 from .icc import profile_facts
 from .ngff import NgffImage, NgffScene, find_scenes, numbered, read_image, with_spacing
 from .pyramid import PyramidOptions, plane_notes, plane_position
 from .spacing import slide_placement
-from .tiled_pyramid import CACHE_BYTES, Tile, TiledPyramid
+from .tiled_image import TiledImage
+from .tiled_pyramid import CACHE_BYTES, Tile
 from .zarr_store import MARKS, Store, files_of, open_store
 
 _FEW_CHUNKS: Final = 256  # files of the coarsest level that a fingerprint covers
@@ -53,12 +52,11 @@ class OmeZarrReader:
         return OmeZarrImage(info, channels)
 
 
-class OmeZarrImage(BaseImage):
+class OmeZarrImage(TiledImage):
     """An open image, for one worker. Chunks that are not stored are invalid, whatever the fill value is."""
 
-    def _open(self) -> None:
+    def _prepare(self) -> None:
         info = self._info
-        self._opened = ExitStack()
         store = self._opened.enter_context(open_store(info.uri))
         scenes, _ = find_scenes(store)
         scene = next((one for one in scenes if numbered(scenes, one, "")[0] == info.part), scenes[0])
@@ -70,24 +68,7 @@ class OmeZarrImage(BaseImage):
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
         options = scan_options(PyramidOptions, info)
         self._position = {axis: plane_position(axis, image.length(axis), options, OmeZarrReader.name) for axis in "tz"}
-        self._dtype = image.arrays[0].coding.dtype.newbyteorder("=")
-        padding = options.padding_of(len(info.channels), f"reader {info.reader!r}")
-        padding = None if padding is None else padding[self._channel_indices]
-        self._pyramid = TiledPyramid(image.levels, len(self._channel_indices), self._dtype, self._fetch, padding)
-
-    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        return self._pyramid.read(box, size)
-
-    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
-        """See `SupportsLevels`."""
-        return self._pyramid.stored_level(step)
-
-    def may_hold(self, shape: tuple[int, int]) -> Mask | None:  # noqa: ARG002 - the same for all
-        """See `SupportsLevels`: None, since which chunks are stored is known only when they are read."""
-        return None
-
-    def _close(self) -> None:
-        self._opened.close()
+        self._set_levels(image.levels, image.arrays[0].coding.dtype.newbyteorder("="), options)
 
     def _fetch(self, number: int, column: int, row: int) -> Tile:
         """One tile of a level, all channels: from one chunk, or from one for each channel."""

@@ -19,8 +19,8 @@ import numpy as np
 from ..errors import ReadError, excerpt
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
-from ..geometry import MAX_SIDE, Box
-from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
+from ..geometry import MAX_SIDE
+from ..image import Channel, ImageInfo, Mask, Pixels
 from ..options import scan_options
 from .direct_tiles import DirectTiles
 from .icc import MAX_PROFILE_BYTES, ColourTransform, profile_facts
@@ -28,7 +28,8 @@ from .padding import SlideOptions
 from .spacing import Spacing, slide_placement, to_micrometres
 from .staining import stated_specimen
 from .tiff_directories import TILE_WIDTH, Directories
-from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid, select_channels
+from .tiled_image import TiledImage
+from .tiled_pyramid import CACHE_BYTES, Level, Tile, select_channels
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -100,16 +101,15 @@ class SlideReader:
         return SlideImage(info, channels)
 
 
-class SlideImage(BaseImage):
+class SlideImage(TiledImage):
     """An open slide, for one worker.
 
     Pixels outside the scanned area are invalid, whatever colour OpenSlide or a coarse level's padding has there. Only
     boxes that need a broken tile fail.
     """
 
-    def _open(self) -> None:
+    def _prepare(self) -> None:
         info = self._info
-        self._opened = contextlib.ExitStack()
         self._handle = handle = self._opened.enter_context(_Handle(info.uri))
         if handle.slide.dimensions != info.size:
             rule = f"must still have {info.size[0]} × {info.size[1]} px"
@@ -117,38 +117,22 @@ class SlideImage(BaseImage):
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
         properties = _properties(handle.slide)
         start, stop = _bounds(info.uri, properties, info.size)
-        self._levels = handle.levels(properties)
+        levels = handle.levels(properties)
         self._scanned = tuple(zip(start, stop, strict=True))
         self._clipped = [
             not all(
                 self._in_scan(level, axis, at, 1)[0] for axis, side in enumerate(level.size) for at in (0, side - 1)
             )
-            for level in self._levels
+            for level in levels
         ]
         options = scan_options(SlideOptions, info)
         profile = handle.profile(properties) if options.icc == "apply" else None
         self._colours = None if profile is None else ColourTransform(profile, info.id or info.uri)
-        self._direct = DirectTiles.open(info.uri, self._levels, handle.steps, handle.try_read)
+        self._direct = DirectTiles.open(info.uri, levels, handle.steps, handle.try_read)
         if self._direct is not None:
             self._opened.callback(self._direct.close)
             handle.close()  # it opens again for a tile that cannot be decoded directly
-        padding = options.padding_of(len(CHANNELS), "reader 'slide'")
-        padding = None if padding is None else padding[self._channel_indices]
-        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), np.dtype(np.uint8), self._fetch, padding)
-
-    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        return self._pyramid.read(box, size)
-
-    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
-        """See `SupportsLevels`."""
-        return self._pyramid.stored_level(step)
-
-    def may_hold(self, shape: tuple[int, int]) -> Mask | None:  # noqa: ARG002 - the same for all
-        """See `SupportsLevels`: None, since what is blank is known only when it is decoded."""
-        return None
-
-    def _close(self) -> None:
-        self._opened.close()
+        self._set_levels(levels, np.dtype(np.uint8), options)
 
     def _fetch(self, number: int, column: int, row: int) -> Tile:
         """One tile of a level; what cannot be decoded directly is OpenSlide's to read, or to refuse."""

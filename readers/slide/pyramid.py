@@ -5,7 +5,6 @@ Only the tiles that a box needs are read and decoded, whatever their number, bit
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 
@@ -15,8 +14,7 @@ from pydantic import Field
 from ..errors import ReadError
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
-from ..geometry import Box
-from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
+from ..image import Channel, ImageInfo, Pixels
 from ..options import invalid_option, scan_options
 from ..orientation import tag_note
 from .icc import ColourTransform, profile_facts
@@ -35,7 +33,8 @@ from .tiff import (
 )
 from .tiff_directories import MAGIC, ORIENTATION, Directories
 from .tiff_tiles import read_tile, unreadable
-from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid, select_channels
+from .tiled_image import TiledImage
+from .tiled_pyramid import CACHE_BYTES, Level, Tile, select_channels
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -208,17 +207,16 @@ class PyramidReader:
         return PyramidImage(info, channels)
 
 
-class PyramidImage(BaseImage):
+class PyramidImage(TiledImage):
     """An open TIFF pyramid, for one worker. A tile that is missing in the file, or transparent, is invalid."""
 
-    def _open(self) -> None:
-        self._handles = ExitStack()
-        self._tiff = self._handles.enter_context(open_tiff(self._info.uri))
-        with tiff_errors(self._info.uri):
-            self._prepare()
-
     def _prepare(self) -> None:
-        info = self._info
+        self._tiff = self._opened.enter_context(open_tiff(self._info.uri))
+        with tiff_errors(self._info.uri):
+            self._choose(self._info)
+
+    def _choose(self, info: ImageInfo) -> None:
+        """Find the scene, its channels and its levels."""
         scenes, _ = find_scenes(self._tiff, info.uri)
         series = next((scene.series for scene in scenes if scene.part == info.part), scenes[0].series)
         page = series.keyframe
@@ -236,25 +234,8 @@ class PyramidImage(BaseImage):
         levels = pyramid_levels(series)
         self._pages = [level.pages for level in levels]
         frames = [level.keyframe for level in levels]
-        self._levels = [Level.of(info.size, (one.imagewidth, one.imagelength), tile_size(one)) for one in frames]
-        self._dtype = np.dtype(series.dtype).newbyteorder("=")
-        padding = options.padding_of(len(info.channels), f"reader {info.reader!r}")
-        padding = None if padding is None else padding[self._channel_indices]
-        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), self._dtype, self._fetch, padding)
-
-    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        return self._pyramid.read(box, size)
-
-    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
-        """See `SupportsLevels`."""
-        return self._pyramid.stored_level(step)
-
-    def may_hold(self, shape: tuple[int, int]) -> Mask | None:  # noqa: ARG002 - the same for all
-        """See `SupportsLevels`: None, since what is blank is known only when it is decoded."""
-        return None
-
-    def _close(self) -> None:
-        self._handles.close()
+        sizes = [Level.of(info.size, (one.imagewidth, one.imagelength), tile_size(one)) for one in frames]
+        self._set_levels(sizes, np.dtype(series.dtype).newbyteorder("="), options)
 
     def _fetch(self, number: int, column: int, row: int) -> Tile:
         """One tile of a level, the chosen channels."""

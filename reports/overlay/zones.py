@@ -257,7 +257,7 @@ def zone_table(
         found.append(ZoneBatch(record, image, zones, rows, totals))
     if not found:
         bounds = ", ".join(f"{side:.6g}" for side in shapely.total_bounds(zones.source).tolist())
-        value = f"all {len(zones)} lie beside every image: {bounds} in {zones.crs or 'pixels'}"
+        value = f"{len(zones)} beside every image: {bounds} in {zones.crs or 'pixels'}"
         remedy = "Check that they were drawn on these images, and that their file states the right CRS"
         raise RequestError(zones.subject, "must overlap an image of the run", value=value, remedy=remedy)
     beside = np.setdiff1d(np.arange(len(zones)), np.concatenate([batch.rows for batch in found]))

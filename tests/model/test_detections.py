@@ -92,7 +92,7 @@ def seen(cutting: Cutting, scene: Scene, rng: np.random.Generator) -> list[Findi
     for region in cutting.regions:
         view = cutting.view(region)
         for answer in tile_detections(view, detector, threshold=0.0):
-            output = json.dumps(to_image_coordinates(answer, view).to_json())
+            output = json.dumps(to_image_coordinates([answer], view)[0].to_json())
             found.append(Finding.from_json(json.loads(output)))
     return [found[i] for i in rng.permutation(len(found))]
 
@@ -237,6 +237,8 @@ def test_sides_cut_in_every_window_are_noted() -> None:
 def test_a_box_is_cut_that_ends_within_a_hundredth_of_its_window(gap: float, cut: str) -> None:
     (one,) = merge_detections([sighting((20, 10, 110 - gap, 30), LEFT)], INFO)
     assert one.notes.get("cut", "") == cut
+    (exact,) = merge_detections([sighting((20, 10, 99, 30), (0, 0, 100, 100))], INFO)
+    assert exact.notes["cut"] == "right"
 
 
 def test_of_two_boxes_that_overlap_alike_the_larger_is_nearer() -> None:
@@ -354,7 +356,7 @@ def test_boxes_are_clipped_to_tile_and_picture() -> None:
         faint = [Detection("a", score, (0, 0, 9, 9)) for score in (0.29994, 0.29996)]
         return [Detection("a", 0.56789, corners) for corners in ends] + faint
 
-    found = [to_image_coordinates(answer, view) for answer in tile_detections(view, detect, threshold=0.3)]
+    found = to_image_coordinates(tile_detections(view, detect, threshold=0.3), view)
     assert [(one.geometry.bounds, one.score) for one in found] == [
         ((20, 0, 50, 20), 0.5679),
         ((47, 0, 50, 5), 0.5679),
@@ -385,7 +387,7 @@ def test_a_box_without_a_window_has_the_whole_region() -> None:
     region = cutting.regions[1]
     answer = Answer("a", box(0, 0, 5, 5), "box")
     c, r = region.columns, region.rows
-    assert to_image_coordinates(answer, cutting.view(region)).window == (
+    assert to_image_coordinates([answer], cutting.view(region))[0].window == (
         2 * c.start,
         2 * r.start,
         min(200, 2 * c.stop),

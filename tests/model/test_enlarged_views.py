@@ -92,7 +92,9 @@ def test_boxes_on_an_enlarged_canvas_map_back_to_the_picture(picture: Make, size
         corners = np.array([[core.x0 + 1.25, core.y0 + 2.5], [core.x1 - 1.5, core.y1 - 0.75]])
         canvas = view.grid.to_canvas(corners - (region.columns.start, region.rows.start))
         observed = Answer("thing", shapely.box(*canvas[0], *canvas[1]), "box")
-        assert to_image_coordinates(observed, view).geometry.bounds == pytest.approx(tuple(corners.ravel()), abs=1e-9)
+        assert to_image_coordinates([observed], view)[0].geometry.bounds == pytest.approx(
+            tuple(corners.ravel()), abs=1e-9
+        )
 
 
 def test_tiles_join_to_the_canvas_they_were_cut_from() -> None:

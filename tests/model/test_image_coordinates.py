@@ -28,7 +28,7 @@ def regions(size: tuple[int, int], scale: float, *, overlap: int = 0) -> list[Re
 
 
 def on(region: Region, *canvas: float, kind: str = "area") -> Finding:
-    return to_image_coordinates(Answer("a", box(*canvas), kind, 0.5), view(region))  # pyright: ignore[reportArgumentType] - a test
+    return to_image_coordinates([Answer("a", box(*canvas), kind, 0.5)], view(region))[0]  # pyright: ignore[reportArgumentType] - a test
 
 
 def test_a_box_is_mapped_to_level_0() -> None:
@@ -78,7 +78,9 @@ def test_the_last_grid_line_is_the_pictures_border_at_any_scale() -> None:
 
 def test_an_answer_without_geometry_covers_the_core() -> None:
     second = regions((25, 12), 1.0, overlap=4)[1]
-    found = to_image_coordinates(Answer("sea", None, "region", None, text="water", notes={"why": "blue"}), view(second))
+    found = to_image_coordinates(
+        [Answer("sea", None, "region", None, text="water", notes={"why": "blue"})], view(second)
+    )[0]
     core = second.core
     assert found.geometry.equals(box(core.x0, core.y0, core.x1, core.y1))
     assert (found.label, found.kind, found.score, found.text) == ("sea", "region", None, "water")
@@ -90,4 +92,6 @@ def test_coordinates_of_a_resampled_canvas() -> None:
     (region,) = regions((20, 10), 1.0)
     grid = TileGrid.fit(20, 10, hd_num=6)
     answer = Answer("a", box(*grid.to_canvas([[2, 3], [5, 7]]).ravel()[:4].tolist()), "box", None)
-    assert to_image_coordinates(answer, view(region, grid)).geometry.bounds == pytest.approx((2, 3, 5, 7), abs=1e-9)
+    assert to_image_coordinates([answer], view(region, grid))[0].geometry.bounds == pytest.approx(
+        (2, 3, 5, 7), abs=1e-9
+    )

@@ -36,8 +36,8 @@ def trace(region: Region, classes: npt.NDArray[np.uint8], scores: npt.NDArray[np
     view = View(region, InputSpec(tile), grid, np.zeros((0,)), np.zeros((0,), np.bool_), wanted)
     return [
         to_image_coordinates(
-            Answer(str(p.value), p.polygon, "area", p.score, numbers={"pixels": float(p.pixels)}), view
-        )
+            [Answer(str(p.value), p.polygon, "area", p.score, numbers={"pixels": float(p.pixels)})], view
+        )[0]
         for p in polygonise(canvas, shades, wanted)
     ]
 

@@ -125,7 +125,7 @@ def test_answers_of_every_kind_lie_on_the_same_ground(turn: Orientation) -> None
         for mine, theirs in zip(*pairs, strict=True):
             if mine.geometry is not None and not shapely.intersects(mine.geometry, shapely.box(0, 0, 3, 3)):
                 continue
-            first, second = to_image_coordinates(mine, one), to_image_coordinates(theirs, other)
+            first, second = to_image_coordinates([mine], one)[0], to_image_coordinates([theirs], other)[0]
             assert world(turned, second.geometry).equals_exact(world(upright, first.geometry), 1e-6)
             assert first.cut == second.cut
             if first.window is not None and second.window is not None:

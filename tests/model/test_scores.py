@@ -112,7 +112,7 @@ def test_nonfinite_logits_of_a_probe_are_refused() -> None:
 )
 def test_nonfinite_answers_of_any_annotator_are_refused(view: View, answer: Answer) -> None:
     with pytest.raises(ModelError, match="must have finite numbers"):
-        to_image_coordinates(answer, view)
+        to_image_coordinates([answer], view)[0]
 
 
 def test_a_free_text_is_marked_where_it_was_cut() -> None:

@@ -9,7 +9,15 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.tiling import CanvasTiles, TileGrid, cut_tiles, join_tiles, place_on_canvas, squash_to_tile
+from limner.model.tiling import (
+    CanvasTiles,
+    TileGrid,
+    cut_tiles,
+    join_tiles,
+    place_on_canvas,
+    sample_tiles,
+    squash_to_tile,
+)
 from limner.readers.errors import RequestError
 from PIL import Image
 
@@ -163,6 +171,9 @@ def test_tiles_of_a_canvas_are_copies_of_its_parts() -> None:
     assert (tiles[1:5, 2] == cut_tiles(canvas, grid)[1:5, 2]).all()
     assert (tiles.whole == canvas).all()
     assert (join_tiles(tiles, grid) == canvas).all()
+    assert np.asarray(tiles, dtype=np.float32).dtype == np.float32
+    assert np.array_equal(sample_tiles(tiles, 3), canvas[::3, ::3])
+    assert np.array_equal(sample_tiles(cut_tiles(canvas, grid), 3), cut_tiles(canvas, grid)[:, ::3, ::3])
     valid = canvas[..., 0] > 100
     converted = CanvasTiles(canvas, grid, lambda part, mask: np.where(mask[..., None], part / 2, np.nan), valid)
     assert converted.dtype == np.float64

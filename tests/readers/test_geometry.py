@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from limner.readers.errors import ReadError
-from limner.readers.geometry import Box, Placement, Polynomial
+from limner.readers.geometry import Box, Placement, Polynomial, crs_name
+from rasterio.crs import CRS
 
 plain = settings(deadline=None, derandomize=True)
 numbers = st.floats(-1e6, 1e6)
@@ -157,3 +158,16 @@ def test_an_unknown_placement_is_pixels_and_pickles() -> None:
     assert not placement.has_unit
     assert placement.to_world([(3.5, 4.5)]).tolist() == [[3.5, 4.5]]
     assert pickle.loads(pickle.dumps(placement)) == placement  # noqa: S301 - our own bytes
+
+
+@pytest.mark.parametrize(
+    ("crs", "name"),
+    [
+        (CRS.from_epsg(32618).to_wkt(), "EPSG:32618"),
+        (CRS.from_string("+proj=laea +lat_0=7 +datum=WGS84").to_wkt(), "unknown"),
+        ("laea", "laea"),
+        (None, ""),
+    ],
+)
+def test_a_crs_has_a_short_name(crs: str | None, name: str) -> None:
+    assert crs_name(crs) == name

@@ -139,6 +139,64 @@ def test_a_map_is_sampled_where_its_stored_level_is_too_large(
         assert (read_overview(image, limit=80).sampled is not None) == sampled
 
 
+@pytest.mark.parametrize(("block", "most"), [((64, 64), 4), ((64, 300), 2), ((640, 1), 1)])
+@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("piece", [64 << 20, 40_000])
+def test_bands_are_read_at_the_same_time(
+    array_image: Make,
+    coordinates: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    block: tuple[int, int],
+    most: int,
+    cores: int,
+    piece: int,
+) -> None:
+    """Of an image in tiles, of which no two handles decode the same. What is found does not depend on the cores."""
+    monkeypatch.setattr(overview, "_BAND_BYTES", 640 * 600 * 16 / 4)
+    monkeypatch.setattr(overview, "_BYTES", piece)
+    monkeypatch.setattr(overview, "cores", lambda: cores)
+    kind = in_blocks(array_image, *block)
+
+    def opened() -> Any:
+        return kind(coordinates(640, 600), damaged=[Box(300, 350, 400, 400)])
+
+    whole = read_overview(opened(), limit=160)
+    images, closed, shares = [opened()], list[Any](), list[float]()
+
+    def reopen(info: Any, channels: Any) -> Any:
+        assert (info, list(channels)) == (images[0].info, [channel.name for channel in images[0].channels])
+        images.append(opened())
+        monkeypatch.setattr(images[-1], "close", lambda image=images[-1]: closed.append(image))
+        return images[-1]
+
+    found = read_overview(images[0], limit=160, reopen=reopen, on_progress=shares.append)
+    assert (found.readable == whole.readable).all()
+    assert not found.readable.all()
+    assert (found.pixels == whole.pixels).all()
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert len(images) == min(cores, most)
+    assert closed == images[:0:-1]
+    rows = [{int(edge // block[1]) for box, _ in image.reads for edge in (box.y0, box.y1 - 1)} for image in images]
+    assert all(max(above) < min(below) for above, below in itertools.pairwise(rows))
+
+
+def test_what_a_band_raises_ends_the_others(
+    array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(in_blocks(array_image, 16, 16)):  # type: ignore[misc] - a class that a function gives
+        def read(self, *_: Any) -> Any:
+            raise MemoryError
+
+    monkeypatch.setattr(overview, "_BAND_BYTES", 1)
+    monkeypatch.setattr(overview, "_BYTES", 10_000)
+    monkeypatch.setattr(overview, "cores", lambda: 2)
+    first = in_blocks(array_image, 16, 16)(coordinates(640, 320))
+    with pytest.raises(MemoryError):
+        read_overview(first, limit=160, reopen=lambda *_: Broken(coordinates(640, 320)))
+
+
 @pytest.mark.parametrize("size", [(3, 5000), (5000, 3)])
 def test_an_overview_may_be_one_pixel_wide(array_image: Make, size: tuple[int, int]) -> None:
     found = read_overview(array_image(np.zeros((size[1], size[0], 1))), limit=64)
@@ -374,7 +432,7 @@ def test_the_share_that_is_read_ends_at_1_where_the_last_rows_are_fewer(
     monkeypatch.setattr(overview, "_BYTES", 40 * 3)
     shares: list[float] = []
     read_overview(array_image(np.zeros((10, 40, 1), np.uint8)), on_progress=shares.append)
-    assert shares == pytest.approx([0.3, 0.6, 0.9, 1.0])
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
 @pytest.mark.parametrize(("more", "sampled"), [(0, False), (1, True)])
@@ -405,3 +463,10 @@ def test_an_overview_has_2048_pixels_and_a_montage_25_planes(array_image: Make) 
     image = array_image(np.zeros((1, 5000, 1), np.uint8))
     assert read_overview(image).valid.shape == (1, 2048)
     assert len(Montage.of(replace(image.info, planes=image.info.planes * 40)).planes) == 25
+    assert Montage((1, 5000)).planes == (0,)
+
+
+def test_of_large_reduced_pixels_one_is_read_at_a_time(array_image: Make) -> None:
+    image = hollow(array_image, 2**14, 2**14)
+    read_overview(image, limit=2)  # each of 64 MiB
+    assert len(image.reads) == 4

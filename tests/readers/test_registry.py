@@ -135,7 +135,7 @@ def test_ids_do_not_depend_on_the_order_of_the_inputs(
     paths = [write_raster(f"{folder}/Größe 1.tif", places(8, 8)) for folder in ("p", "q", "r")]
     forth = {info.uri: info.id for row in scan(paths, {}) for info in row.infos}
     back = {info.uri: info.id for row in scan(paths[::-1], {}) for info in row.infos}
-    assert forth == back == dict(zip(paths, ("gr-e-1", "gr-e-1-2", "gr-e-1-3"), strict=True))
+    assert forth == back == dict(zip(paths, ("grosse-1", "grosse-1-2", "grosse-1-3"), strict=True))
     assert tmp_path.exists()
 
 
@@ -154,6 +154,18 @@ def test_an_unrecognised_file_fails_with_the_readers(tmp_path: Path) -> None:
     assert "b'hello'" in rows[0].reason
     assert "0 bytes" in rows[1].reason
     assert "No such file" in rows[2].reason
+
+
+def test_a_file_in_a_folder_that_is_no_image_as_its_name_says_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+    (tmp_path / "b.JPG").write_text("<!DOCTYPE html>")
+    (tmp_path / "c.md").write_text("<!DOCTYPE html>")
+    rows = scan([str(tmp_path)], {})
+    assert [row.status for row in rows] == ["failed", "failed", "skipped"]
+    assert rows[0].reason.endswith("(found: a pointer of Git LFS). Fetch the file itself with `git lfs pull`.")
+    assert rows[1].reason.endswith(
+        "(found: it begins with b'<!DOCTYP'). Fetch it again if it is an image, or leave it out."
+    )
 
 
 def test_a_reader_can_be_forced(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:

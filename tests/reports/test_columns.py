@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from limner.model.finding import Finding
 from limner.model.objects.watershed import MEAN, PERIMETER
 from limner.readers.geometry import Placement
 from limner.reports import columns, summary
-from limner.reports.columns import FindingsCsv, findings_columns
+from limner.reports.columns import REVIEWED, FindingsCsv, findings_columns
 from limner.reports.dataframes import findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
 from limner.reports.geopackage import GeoPackage
@@ -45,6 +46,7 @@ MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
         ("float64", None, 2.5, ["2.5"] * 3),
         ("Int64", None, [1, None, -3], ["1", "", "-3"]),
         ("int64", None, range(3), ["0", "1", "2"]),
+        ("int64", None, 7, ["7"] * 3),
         ("string", None, ["a,b", None, "=1\n", 'say "a"'], ['"a,b"', "", "'=1 ", '"say ""a"""']),
         ("category", None, "x", ["x"] * 3),
     ],
@@ -87,6 +89,19 @@ def test_perimeters_are_in_the_unit_of_the_image(image: MakeImage, record: MakeR
     assert (second["perimeter_um"], second["circularity"]) == ("", "")
     assert (first["mean.red"], second["mean.red"]) == ("12.346", "")
     assert "perimeter_m" not in first
+
+
+def test_reviewed_findings_keep_the_models_own_columns(image: MakeImage, record: MakeRecord) -> None:
+    own, told = {"height": 3.0, f"{REVIEWED}run_finding": 1.0}, {"state": "dry", f"{REVIEWED}review": "accepted"}
+    reviewed = Finding("water", shapely.box(0, 0, 9, 9), "area", numbers=own, notes=told)
+    not_reviewed = replace(reviewed, notes={f"{REVIEWED}other": "x"})
+    first, second = (
+        {column.name for column in findings_columns(record(image("a", MICRONS, [finding])))}
+        for finding in (reviewed, not_reviewed)
+    )
+    assert first - second == {"note.state", *(column.name for column in columns.REVIEW)}
+    assert second - first == {f"number.{REVIEWED}run_finding", f"note.{REVIEWED}other"}
+    assert "number.height" in first & second
 
 
 def test_a_new_column_is_one_declaration(

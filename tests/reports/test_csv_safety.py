@@ -77,6 +77,7 @@ def test_what_writing_needs_stays(text: str) -> None:
         ("a\ufffe\ufdd0", "a\ufffd\ufffd"),
         ("wa\u00adter\ufeff", "wa\ufffdter\ufffd"),
         ("می\u200c\u200cخ", "می\u200c\ufffdخ"),
+        ("Ω\u200d ｗ\u200d ٣\u200d", "Ω\ufffd ｗ\ufffd ٣\ufffd"),  # noqa: RUF001 - Greek, full-width Latin, a digit
     ],
 )
 def test_what_only_hides_does_not(text: str, clean: str) -> None:

@@ -1,6 +1,7 @@
 """Tables of studies: slices and patient coordinates of findings, and outcomes of files."""
 
 import csv
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from limner.readers.dicom.metadata import SPLIT_ATTRIBUTES
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo, Plane
 from limner.reports.columns import FINDINGS, FindingsCsv
+from limner.reports.measures import label_areas
 from limner.reports.studies import SERIES, SLICE_VALUES, SLICES, STUDIES, StudiesCsv
 from limner.reports.writer import FileRow, ImageRecord, Record, UnanalysedRegion
 from shapely.geometry import box
@@ -213,6 +215,15 @@ def test_a_study_sums_its_series(tmp_path: Path) -> None:
     assert [row["status"] for row in tables["series.csv"]] == ["complete", "complete"]
 
 
+def test_the_volume_of_a_label_is_of_a_stack_that_was_annotated_as_a_volume() -> None:
+    found = [Finding("mass", box(0, 0, 10, 6), "area", plane=plane) for plane in range(5)]
+    outlines = ImageRecord(stack(), lambda: found, lambda: None, ())
+    for image, ml in ((outlines, math.nan), (replace(outlines, label_maps=lambda: iter(())), 0.3)):
+        (area,) = label_areas(Record((image,), (), {}, (), "0.1"), image)
+        assert area.pixels == 300
+        assert area.ml == pytest.approx(ml, nan_ok=True), "voxels of 0.5 × 1 × 2 mm"
+
+
 def test_a_run_without_studies_writes_nothing(tmp_path: Path) -> None:
     scene = ImageInfo("a.tif", "raster", (4, 4), (Channel("1"),), Placement.pixels(), id="a")
     assert write(tmp_path, (scene, [])) == {}
@@ -262,6 +273,7 @@ def test_slices_have_their_place_values_outcome_and_findings(tmp_path: Path) -> 
     rows = slices_of(tmp_path, image)
     assert list(rows[0]) == [column.name for column in SLICES]
     assert [row["slice"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert {(row["study_uid"], row["image"]) for row in rows} == {("2.25.1", "study1-ct1")}
     assert [row["instance_number"] for row in rows] == ["40", "39", "38", "37", "36"]
     assert [(row["status"], row["reason"]) for row in rows] == [
         ("analysed", ""),

@@ -323,16 +323,17 @@ def test_an_image_without_analysed_area_has_no_shares(image: MakeImage, record: 
     assert (summary[0]["analysed_share"], summary[0]["share.land"], summary[0]["count.land"]) == ("0.000000", "", "0")
 
 
-def test_a_label_of_another_image_has_an_area_of_0(
-    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+@pytest.mark.parametrize(("m2", "area"), [(1000.0, "0"), (None, "")])
+def test_a_label_of_another_image_has_an_area_of_0_where_areas_are_known(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path, m2: float | None, area: str
 ) -> None:
     boat = Finding("boat", shapely.box(0, 0, 9, 9), "area")
-    analysed = (Area("analysed", "", 100.0, 1000.0, 1),)
+    analysed = (Area("analysed", "", 100.0, m2, 1),)
     place = placement(32618, *NORTH_UP)
     run = record(*(image(name, place, found, areas=analysed) for name, found in (("a", [boat]), ("b", []))))
     row = rows(SummaryCsv().write(run, out)[0])[1]
-    assert [row[f"{name}.boat"] for name in ("count", "area_m2", "share")] == ["0", "0", "0.000000"]
-    assert row["per_km2.boat"] == "0"
+    assert [row[f"{name}.boat"] for name in ("count", "area_m2", "share")] == ["0", area, "0.000000"]
+    assert row["per_km2.boat"] == area
 
 
 def test_without_a_model_nothing_is_counted(image: MakeImage, record: MakeRecord, out: Path) -> None:

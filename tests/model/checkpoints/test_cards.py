@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from limner.model.checkpoints import cards
 from limner.model.checkpoints.cards import ModelCard, find_any_card, find_card, read_card, shipped_cards
+from limner.model.checkpoints.untrusted import parse_yaml
 from limner.readers.errors import ModelError
 
 
@@ -16,6 +18,14 @@ def content() -> dict[str, object]:
 
 def read(content: dict[str, object]) -> ModelCard:
     return read_card(yaml.safe_dump(content), subject="card test")
+
+
+@pytest.mark.parametrize("name", shipped_cards())
+def test_cards_that_ship_are_parsed_as_strictly_as_others(name: str) -> None:
+    text = (Path(cards.__file__).parent / "cards" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert repr(parse_yaml(text, name, shipped=True)) == repr(parse_yaml(text, name))
+    with pytest.raises(ModelError, match="the name 'name' is given twice"):
+        parse_yaml(f"{text}\nname: another\n", name, shipped=True)
 
 
 def test_the_cards_that_ship() -> None:

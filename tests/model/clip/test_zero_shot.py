@@ -107,7 +107,7 @@ def test_tiles_cover_the_valid_area_once(checkpoints: Make, picture: Pictures, o
     zero_shot = annotator(checkpoints("clip"), aggregate="tile")
     shown = views(picture, InputSpec(tile=32), overlap=overlap)
     found = [
-        to_image_coordinates(answer, view).geometry
+        to_image_coordinates([answer], view)[0].geometry
         for view, answers in zip(shown, zero_shot.annotate(shown), strict=True)
         for answer in answers
     ]

@@ -46,7 +46,7 @@ def traced(region: Region, mask: Mask) -> list[Finding]:
     view = View(region, InputSpec(16), tiles, np.zeros((0,)), np.zeros((0,), np.bool_), keep)
     found = polygonise(keep.astype(np.uint8), np.full(keep.shape, 0.5, np.float32), keep)
     return [
-        to_image_coordinates(Answer("n", one.polygon, "area", 0.5, numbers={"pixels": float(one.pixels)}), view)
+        to_image_coordinates([Answer("n", one.polygon, "area", 0.5, numbers={"pixels": float(one.pixels)})], view)[0]
         for one in found
     ]
 

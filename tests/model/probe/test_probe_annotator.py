@@ -99,7 +99,7 @@ def test_each_tile_gets_the_class_of_its_features(make_probe: MakeProbe, picture
     probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "margin": "0"})
     shown, levels = views(picture, probe)
     found = {
-        tuple(map(int, to_image_coordinates(answer, view).geometry.bounds[:2])): answer
+        tuple(map(int, to_image_coordinates([answer], view)[0].geometry.bounds[:2])): answer
         for view, answers in zip(shown, probe.annotate(shown), strict=True)
         for answer in answers
     }
@@ -156,7 +156,7 @@ def test_answers_do_not_depend_on_the_batch(make_probe: MakeProbe, picture: Pict
     probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "fusion": "attention"})
     shown, _ = views(picture, probe)
     assert list(probe.annotate(shown)) == [probe.annotate([view])[0] for view in shown]
-    shares = [to_image_coordinates(one, view).geometry for view in shown for one in probe.annotate([view])[0]]
+    shares = [to_image_coordinates([one], view)[0].geometry for view in shown for one in probe.annotate([view])[0]]
     assert shapely.union_all(shares).area == sum(one.area for one in shares)
 
 

@@ -95,7 +95,7 @@ def test_glands_of_a_real_prostate(shared_data: Path) -> None:
         for region in cut_regions(Grid("prostate", info.size, (4.0, 4.0)), tile=spec.tile, halo=spec.halo, hd_num=1):
             view = read_view(image, region, spec, stretch=stretch, roi=area)
             [answers] = segmenter.annotate([view])
-            found += [to_image_coordinates(answer, view) for answer in answers]
+            found += to_image_coordinates(answers, view)
     joined = merge_across_regions(found)
     share = {
         label: sum(f.geometry.area for f in joined if f.label == label) / (2500 * 2500)

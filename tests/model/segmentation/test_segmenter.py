@@ -48,7 +48,7 @@ def annotate(
     for i in range(0, len(regions), batch):
         views = [read_view(image, region, spec) for region in regions[i : i + batch]]
         for view, answers in zip(views, segmenter.annotate(views), strict=True):
-            found += [to_image_coordinates(answer, view) for answer in answers]
+            found += to_image_coordinates(answers, view)
     return found
 
 

@@ -198,7 +198,7 @@ def test_boxes_round_trip_to_level_0_pixels(
             said = canvas / np.tile([width, height], 2) * 1000
         told = dictate(json.dumps([said.tolist()]))
         [[answer]] = one.annotate([view])
-        finding = to_image_coordinates(answer, view)
+        finding = to_image_coordinates([answer], view)[0]
         assert (finding.label, finding.kind) == ("ship", "box")
         corner = np.tile([view.region.columns.start, view.region.rows.start], 2)
         expected = np.minimum((corner + canvas) * 4, [500, 800, 500, 800])  # no further than the picture
@@ -224,8 +224,8 @@ def test_pixel_boxes_are_of_the_resized_picture(made_vlms: Make, show: Show, dic
     told = dictate(f"[[0, 0, {wide}, {high}], [{wide / 2}, {high / 4}, {wide}, {high / 2}]]")
     [[whole, part]] = one.annotate([view])
     assert f"{wide} wide and {high} high" in told.prompts[0]
-    assert to_image_coordinates(whole, view).geometry.bounds == pytest.approx((0, 0, 196, 168))
-    assert to_image_coordinates(part, view).geometry.bounds == pytest.approx((98, 42, 196, 84))
+    assert to_image_coordinates([whole], view)[0].geometry.bounds == pytest.approx((0, 0, 196, 168))
+    assert to_image_coordinates([part], view)[0].geometry.bounds == pytest.approx((98, 42, 196, 84))
 
 
 def test_box_in_the_margin_is_unplaced(made_vlms: Make, show: Show, dictate: Dictate) -> None:
@@ -233,7 +233,7 @@ def test_box_in_the_margin_is_unplaced(made_vlms: Make, show: Show, dictate: Dic
     [view] = show(one, np.zeros((56, 168, 3), dtype=np.uint8))
     dictate("[[0.1, 0.1, 0.4, 0.3], [0.25, 0.3, 0.5, 0.5], [0.1, 0.2]]")
     [[kept, lost]] = one.annotate([view])
-    assert to_image_coordinates(kept, view).geometry.equals(
+    assert to_image_coordinates([kept], view)[0].geometry.equals(
         box(42, 0, 84, 28)
     )  # a rim that the margin's pixels round to
     assert lost.label == "unplaced"
@@ -245,7 +245,7 @@ def test_exponents_in_boxes(made_vlms: Make, show: Show, dictate: Dictate) -> No
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[1e-3, 0.0, 5E-1, 1.0]]")
     [[kept]] = one.annotate([view])
-    assert to_image_coordinates(kept, view).geometry.bounds == pytest.approx((0.112, 0, 56, 112))
+    assert to_image_coordinates([kept], view)[0].geometry.bounds == pytest.approx((0.112, 0, 56, 112))
 
 
 def test_unknown_box_units_are_not_guessed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
@@ -259,7 +259,7 @@ def test_unknown_box_units_are_not_guessed(made_vlms: Make, show: Show, dictate:
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[0, 250, 500, 1000]]")
     [[kept]] = one.annotate([view])
-    assert to_image_coordinates(kept, view).geometry.bounds == (0, 28, 56, 112)
+    assert to_image_coordinates([kept], view)[0].geometry.bounds == (0, 28, 56, 112)
     assert one.identity["boxes"] == "thousandths"
 
 

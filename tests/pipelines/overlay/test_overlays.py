@@ -172,6 +172,7 @@ def test_two_dates_of_one_season_are_compared(runs: Any, limner: Any, tmp_path: 
     assert shapely.box(500_600, 5_199_200, 500_900, 5_199_400).buffer(1e-6).covers(changes.union_all())
     matrix = pd.read_csv(tmp_path / "out" / "matrix.csv", index_col=0)
     assert matrix.loc["total", "total"] == pytest.approx(analysed, rel=1e-7)
+    assert limner("info", tmp_path / "out").out.endswith("out: failed. a folder of results, which limner wrote\n")
     about = json.loads((tmp_path / "out" / "about.json").read_text())
     assert about["use"] == DISCLAIMER
     back = package.compare(runs("20240310"), runs("20240301"))
@@ -287,6 +288,7 @@ def test_zones_in_pixels_belong_to_one_slide(
     assert row["zone_um2"] == pytest.approx(200 * 220 / 4)
     assert 0 < row["analysed_share"] <= 1
     assert (tmp_path / "run-zones" / "zones.geojson").exists()
+    assert "a folder of results, which limner wrote" in limner("info", tmp_path).out
     done = limner("merge", tmp_path / "run", "--out", tmp_path / "m")
     assert "must be a map with a place in the world" in done.err.replace("\n", " ")
 

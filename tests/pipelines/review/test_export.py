@@ -162,6 +162,7 @@ def test_export_on_the_command_line(
     assert done.code == 0
     assert len(rows(tmp_path / "one" / "reviewed.csv")) > 4
     assert {path.name for path in (tmp_path / "one").iterdir()} == {"reviewed.csv", "reviewed.gpkg", "about.json"}
+    assert "one: failed. a folder of results, which limner wrote" in limner("info", tmp_path / "one").out
     both = limner(
         "review", "export", reviewed_run, "--to", "csv", "--review", anna, "--review", ben, "--out", tmp_path / "both"
     )

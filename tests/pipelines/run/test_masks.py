@@ -207,9 +207,23 @@ def test_the_quality_band_of_landsat(tmp_path: Path, scene: Path, card: Path) ->
     save(tmp_path / "scene_QA_PIXEL.tif", quality)
     run = limner.run(scene, model=str(card), out=tmp_path / "out", mask="QA_PIXEL", reports="summary-csv")
     assert sizes(run)["skipped", "cloud mask"] == 25 * WIDTH
+    folder = limner.run(tmp_path, model=str(card), out=tmp_path / "2", mask="QA_PIXEL", reports="files-csv")
+    assert folder.exit_code == 0
+    told = {Path(row.path).name: (row.status, row.reason) for row in folder.files.itertuples()}
+    assert told["scene.tif"] == ("read", "")
+    assert told["scene_QA_PIXEL.tif"] == ("skipped", f"the QA_PIXEL of {scene}")
     save(tmp_path / "scene_QA_PIXEL.tif", np.full((HEIGHT, WIDTH), 2720, dtype=np.uint16))
     with pytest.raises(LimnerError, match="must hold the bits of Landsat Collection 2"):
         limner.run(scene, model=str(card), out=tmp_path / "other", mask="QA_PIXEL")
+
+
+@pytest.mark.usefixtures("scene")
+def test_a_mask_in_the_input_folder_is_no_image(tmp_path: Path, card: Path) -> None:
+    mask = save(tmp_path / "mask.tif", np.zeros((HEIGHT, WIDTH), dtype=np.uint8))
+    run = limner.run(tmp_path, model=str(card), out=tmp_path / "out", mask=str(mask), reports="files-csv")
+    told = {Path(row.path).name: (row.status, row.reason) for row in run.files.itertuples()}
+    assert told["scene.tif"] == ("read", "")
+    assert told["mask.tif"] == ("skipped", "the mask, as --mask says")
 
 
 def test_what_lies_outside_of_a_mask_is_masked_and_told(tmp_path: Path, analyse: Callable[..., Run]) -> None:

@@ -47,6 +47,10 @@ def test_classification(tmp_path: Path, scene: Path, zoo_folder: Folder, limner:
     assert output["licence"].startswith("not known")
     assert len(output["weights_sha256_vit"]) == 64
     assert output["preprocessing"].startswith("tiles of 64 px, red, green, blue; value × 0.00392157; mean 0.5")
+    assert output["checkpoint"] == str(zoo_folder("vit"))
+    reports = [path for path in (tmp_path / "out").glob("*.*") if path.name != "manifest.json"]
+    assert [path.name for path in reports if str(zoo_folder("vit").parent).encode() in path.read_bytes()] == []
+    assert '<dt>checkpoint</dt><dd dir="auto">vit</dd>' in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 def test_only_the_requested_labels(tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:

@@ -61,11 +61,16 @@ def test_results_of_other_runs_are_skipped(
     assert "a run folder" in text
     assert "overview" not in text
     before = contents(folder / "one")
-    output = limner(*first)  # "two" was not there when it began
+    training = folder / "aligned"  # as `limner train align` writes it
+    (training / "checkpoints").mkdir(parents=True)
+    (training / "losses.csv").touch()
+    shutil.copy(folder / "two" / "overview-scene.png", training / "losses.png")
+    output = limner(*first)  # "two" and "aligned" were not there when it began
     assert output.code == 0, output.err
     assert contents(folder / "one") == before
     output = limner("info", folder)
     assert output.out.count("a run folder") == 2
+    assert output.out.count("a folder of results") == 1
     assert limner("info", folder / "one").code == 3
 
 

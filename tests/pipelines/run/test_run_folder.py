@@ -50,6 +50,7 @@ def test_appended_results_are_read_back(tmp_path: Path) -> None:
     entries = read_entries(folder)
     assert list(entries) == ["image/0", "image/1", "image/2"]
     assert entries["image/2"].coverage == Coverage(1.0, 2.0, 3.0, 4.0)
+    assert [(entry.findings, entry.row) for entry in entries.values()] == [(0, 0), (1, 0), (2, 0)]
     findings = read_findings(folder, [entries["image/2"], entries["image/1"]])
     assert [f.geometry.bounds for f in findings] == [(2, 0, 3, 1 / 3)] * 2 + [(1, 0, 2, 1 / 3)]
 

@@ -102,6 +102,7 @@ def test_classes_are_found_outside_the_outlines(
 
     files = {path.name: path.read_bytes() for path in probe.iterdir() if path.is_file()}
     assert set(files) == {"card.yaml", "head.safetensors", "confusion.png", "README.md"}
+    assert f"{probe}: skipped. a folder of results, which limner wrote" in limner("info", tmp_path).out
     with monkeypatch.context() as patched:
         patched.setattr(training_set.RegionJob, "read", lambda *_: pytest.fail("pixels were read again"))
         assert limner(*train).code == 0
