@@ -138,8 +138,10 @@ def fit_stretch(
     ends: list[tuple[float, float]] = []
     counted = 0
     for place in places:
-        values = _to_curve_units(curve, pixels[..., place][valid])
-        values = values[np.isfinite(values)]
+        values = pixels[..., place][valid]
+        if curve != "linear" or values.dtype.kind != "u":  # unsigned integers are ranked as they are, twice as fast
+            values = _to_curve_units(curve, values)
+            values = values[np.isfinite(values)]
         counted = max(counted, len(values))
         low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 1.0)
         ends.append((float(low), float(high)))

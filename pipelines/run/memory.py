@@ -29,7 +29,8 @@ _TILES = 4  # float32 copies of the tile that a network has: as converted, as it
 _MASKS = 2  # bytes of a pixel's validity, and of whether its answers are kept
 _PACKED = 2  # bytes of a pixel and label while its probability is masked and compressed
 _ANSWERS = 16  # bytes of a pixel whose class map is traced: its class, its score, and their sums
-_MMAP_THRESHOLD, _LARGE = -3, 16 * 2**20  # M_MMAP_THRESHOLD of malloc.h; bytes, more than those of a tile
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
+_LARGE = 16 * 2**20  # bytes, more than those of a tile
 _LEAST_CACHE, _CACHE_SHARE = 16 * 2**20, 1 / 8  # of decoded pixels: bytes, and a part of the limit on memory
 
 
@@ -183,7 +184,10 @@ def release_freed_memory() -> None:
 def return_large_arrays() -> None:
     """Give arrays of the size of a region back to the system as soon as they are freed, where the C library can.
 
-    It would keep them for others, and next to none fits where one has been.
+    It would keep them for others, and next to none fits where one has been. What is freed of smaller arrays, as of each
+    tile, stays up to a limit, as it does by default: else every tile would ask the system for its memory anew.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _LARGE)

@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Self
 
 import numpy as np
@@ -22,8 +23,10 @@ Tile = tuple[Pixels, Mask | None]
 
 CACHE_BYTES: Final = 96 << 20
 """Decoded tiles that an open image keeps; more where two rows of tiles are."""
+_MOST_REDUCED: Final = 1 << 20  # pixels of a tile up to which it is reduced as a whole
 _MOST_ADDED: Final = 256  # values of 8 bits whose sum has 16, with what rounds it
 _TOLERANCE: Final = 1e-6  # relative: a level that is coarser than requested by less is fine enough
+_pixel_edges: Final = lru_cache(maxsize=8)(pixel_edges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +86,20 @@ class TiledPyramid:
         self._dtype = dtype
         self._fetch = fetch
         self._padding = padding
-        self._cache: OrderedDict[tuple[int, int, int], Tile] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, ...], Tile] = OrderedDict()
+        """Tiles by (level, column, row), and means of all of their blocks by (level, column, row, *factors)."""
         self._bytes = 0
+        self._reduced = {number for number, level in enumerate(levels) if math.prod(level.tile) <= _MOST_REDUCED}
+        """Levels of ordinary tiles, in which no invalid pixel was met: means are kept instead of a tile."""
 
     def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`: the nearest finer level, resampled to exactly `size`. Raises `ReadError`."""
         width, height = size
-        edges_x, edges_y = pixel_edges(box.x0, box.x1, width), pixel_edges(box.y0, box.y1, height)
+        edges_x, edges_y = _pixel_edges(box.x0, box.x1, width), _pixel_edges(box.y0, box.y1, height)
         number = self._choose_level((edges_x[-1] - edges_x[0]) / width, (edges_y[-1] - edges_y[0]) / height)
         level, full = self._levels[number], self._levels[0].size
-        x = axis_weights(edges_x / level.scale[0], level.size[0], high=full[0] / level.scale[0])
-        y = axis_weights(edges_y / level.scale[1], level.size[1], high=full[1] / level.scale[1])
+        x = _axis_weights(box.x0, box.x1, width, level.scale[0], level.size[0], full[0])
+        y = _axis_weights(box.y0, box.y1, height, level.scale[1], level.size[1], full[1])
         factors = _whole_factor(x, level.tile[0]), _whole_factor(y, level.tile[1])
         if self._dtype == np.uint8 and 1 < factors[0] * factors[1] <= _MOST_ADDED:
             found = self._read_blocks(number, x, y, factors)
@@ -121,22 +127,43 @@ class TiledPyramid:
 
         None where a tile has invalid pixels, which `resample` weighs. Otherwise it gives the same bits.
         """
-        wide, high = self._levels[number].tile
-        pixels = np.zeros((y.count, x.count, self._channels), dtype=np.uint8)
-        for row in range(y.start // high, -(-y.stop // high)):
-            top, bottom = max(y.start, row * high), min(y.stop, (row + 1) * high)
-            for column in range(x.start // wide, -(-x.stop // wide)):
-                left, right = max(x.start, column * wide), min(x.stop, (column + 1) * wide)
-                tile, mask = self._tile(number, column, row)
-                if mask is not None:
+        wide, high = (side // factor for side, factor in zip(self._levels[number].tile, factors, strict=True))
+        x0, y0 = x.start // factors[0], y.start // factors[1]
+        x1, y1 = x0 + x.last - x.first, y0 + y.last - y.first
+        pixels, valid = np.zeros((y.count, x.count, self._channels), np.uint8), np.zeros((y.count, x.count), np.bool_)
+        inside = np.s_[y.first : y.last, x.first : x.last]
+        for row in range(y0 // high, -(-y1 // high)):
+            top, bottom = max(y0, row * high), min(y1, (row + 1) * high)
+            for column in range(x0 // wide, -(-x1 // wide)):
+                left, right = max(x0, column * wide), min(x1, (column + 1) * wide)
+                part = left - column * wide, top - row * high, right - column * wide, bottom - row * high
+                means = self._means((number, column, row), factors, part)
+                if means is None:
                     return None
-                part = tile[top - row * high : bottom - row * high, left - column * wide : right - column * wide]
-                across = (x.first + (at - x.start) // factors[0] for at in (left, right))
-                down = (y.first + (at - y.start) // factors[1] for at in (top, bottom))
-                pixels[slice(*down), slice(*across)] = _block_means(part, factors)
-        valid = np.zeros(pixels.shape[:2], dtype=bool)
-        valid[y.first : y.last, x.first : x.last] = True
+                pixels[inside][top - y0 : bottom - y0, left - x0 : right - x0] = means
+        valid[inside] = True
         return pixels, valid
+
+    def _means(
+        self, key: tuple[int, int, int], factors: tuple[int, int], part: tuple[int, int, int, int]
+    ) -> Pixels | None:
+        """Means of the blocks x0, y0, x1, y1 of a tile, None where it has invalid pixels.
+
+        Neighbouring reads need its other blocks. So those of an ordinary tile are added up at once, and then its memory
+        is free for the next tile.
+        """
+        x0, y0, x1, y1 = part
+        found = self._cached((*key, *factors))
+        if found is None:
+            tile, mask = found = self._cached(key) or self._without_padding(self._fetch(*key))
+            if mask is not None:
+                self._reduced.discard(key[0])
+            if key[0] not in self._reduced:
+                self._keep(key, found)
+                blocks = tile[y0 * factors[1] : y1 * factors[1], x0 * factors[0] : x1 * factors[0]]
+                return _block_means(blocks, factors) if mask is None else None
+            found = self._keep((*key, *factors), (_block_means(tile, factors), None))
+        return found[0][y0:y1, x0:x1]
 
     def _window(self, number: int, window: tuple[int, int, int, int]) -> Tile:
         """Pixels x0:x1, y0:y1 of a level, assembled from its tiles."""
@@ -158,14 +185,21 @@ class TiledPyramid:
         return pixels, valid
 
     def _tile(self, number: int, column: int, row: int) -> Tile:
-        key = (number, column, row)
+        key = number, column, row
+        return self._cached(key) or self._keep(key, self._without_padding(self._fetch(*key)))
+
+    def _cached(self, key: tuple[int, ...]) -> Tile | None:
         if key in self._cache:
             self._cache.move_to_end(key)
-            return self._cache[key]
-        tile = self._cache[key] = self._without_padding(self._fetch(number, column, row))
-        self._bytes += _tile_bytes(tile)
-        level = self._levels[number]
-        most = max(CACHE_BYTES, 2 * level.tiles[0] * _tile_bytes(tile))  # `resample` reads bands: two rows of tiles
+        return self._cache.get(key)
+
+    def _keep(self, key: tuple[int, ...], tile: Tile) -> Tile:
+        if key not in self._cache:
+            self._bytes += _tile_bytes(tile)
+        self._cache[key] = tile
+        most = max(
+            CACHE_BYTES, 2 * self._levels[key[0]].tiles[0] * _tile_bytes(tile)
+        )  # `resample` reads bands: two rows
         while self._bytes > most and len(self._cache) > 1:
             self._bytes -= _tile_bytes(self._cache.popitem(last=False)[1])
         return tile
@@ -177,6 +211,12 @@ class TiledPyramid:
         return pixels, ~mask if valid is None else valid & ~mask
 
 
+@lru_cache(maxsize=8)  # neighbouring reads have an axis in common
+def _axis_weights(low: float, high: float, count: int, scale: float, length: int, full: int) -> AxisWeights:
+    """The weights of an axis of a level of `length` pixels, for edges in level-0 pixels, of which there are `full`."""
+    return axis_weights(_pixel_edges(low, high, count) / scale, length, high=full / scale)
+
+
 def _whole_factor(axis: AxisWeights, tile: int) -> int:
     """By which whole factor an axis is reduced in blocks that no tile cuts and the image covers; 0 by none."""
     factor = len(axis.index)
@@ -186,25 +226,30 @@ def _whole_factor(axis: AxisWeights, tile: int) -> int:
 
 
 def _block_means(pixels: Pixels, factors: tuple[int, int]) -> Pixels:
-    """Means of blocks of `factors` (x, y) of 8-bit pixels (H, W, C), rounded half to even; no block may be cut."""
+    """Means of all whole blocks of `factors` (x, y) of 8-bit pixels (H, W, C), rounded half to even."""
     across, down = factors
     height, width, channels = pixels.shape[0] // down, pixels.shape[1] // across, pixels.shape[2]
-    rows = [pixels[at::down].reshape(height, -1) for at in range(down)]
-    tall = rows[0].astype(np.uint16) if down == 1 else np.add(rows[0], rows[1], dtype=np.uint16)
-    for row in rows[2:]:
+    rows = [pixels[at : height * down : down, : width * across].reshape(height, -1) for at in range(down)]
+    tall = rows[0].astype(np.uint16)
+    for row in rows[1:]:
         tall += row
     total = np.empty((height, width, channels), dtype=np.uint16)
     for channel in range(channels):  # numpy is slow along axes as short as that of the channels
-        columns = [tall[:, at * channels + channel :: across * channels] for at in range(across)]
-        total[..., channel] = columns[0] if across == 1 else columns[0] + columns[1]
-        for column in columns[2:]:
-            total[..., channel] += column
+        here, *columns = (tall[:, at * channels + channel :: across * channels] for at in range(across))
+        if across == 1:
+            total[..., channel] = here
+        for column in columns:
+            here = np.add(here, column, out=total[..., channel])
     count = across * down
     if count & (count - 1):
         return np.rint(total / count).astype(np.uint8)
     shift = count.bit_length() - 1
-    total += count // 2 - 1 + (total >> shift & 1)
-    return (total >> shift).astype(np.uint8)
+    odd = total >> shift
+    odd &= 1
+    odd += count // 2 - 1
+    total += odd
+    total >>= shift
+    return total.astype(np.uint8)
 
 
 def select_channels(pixels: Pixels, indices: Sequence[int]) -> Pixels:

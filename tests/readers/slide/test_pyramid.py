@@ -234,6 +234,34 @@ def test_blocks_of_whole_factors_have_the_bits_of_the_general_resampling(
         assert np.array_equal(pixels[valid], want[valid])
 
 
+@pytest.mark.parametrize("masked", [None, (1, 1)])
+def test_neighbouring_reads_decode_a_tile_once(masked: tuple[int, int] | None) -> None:
+    """Once more where the first tile with invalid pixels is met, for those whose means alone were kept."""
+    picture = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    usable = np.ones((90, 90), np.bool_)
+    fetched: list[tuple[int, int]] = []
+    if masked is not None:
+        usable[32:39, 33:37] = False
+
+    def fetch(_: int, column: int, row: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
+        fetched.append((column, row))
+        place = np.s_[row * 30 : row * 30 + 30, column * 30 : column * 30 + 30]
+        return picture[place], usable[place] if (column, row) == masked else None
+
+    pyramid = TiledPyramid([Level((90, 90), (1.0, 1.0), (30, 30))], 3, np.dtype(np.uint8), fetch)
+    for y in (0, 20, 40):
+        for x in (0, 20, 40):
+            pixels, valid = pyramid.read(Box(x, y, x + 50, y + 50), (25, 25))
+            here = np.s_[y : y + 50, x : x + 50]
+            shares = usable[here].reshape(25, 2, 25, 2).sum(axis=(1, 3))
+            total = (picture[here] * usable[here][..., None]).reshape(25, 2, 25, 2, 3).sum(axis=(1, 3), dtype=np.int64)
+            assert np.array_equal(valid, shares >= 2)
+            assert np.array_equal(pixels[valid], np.rint(total[valid] / shares[valid][:, None]))
+    assert len(set(fetched)) == 9
+    assert len(fetched) == (9 if masked is None else 12)
+    assert np.array_equal(pyramid.read(Box(0, 0, 90, 90), (90, 90))[0], picture)
+
+
 def test_unreadable_tile_fails_only_boxes_that_need_it(tmp_path: Path) -> None:
     pixels = coordinates(256, 256)
     path = plain(tmp_path / "p.tif", pixels, levels=2, compression="deflate")
