@@ -32,7 +32,7 @@ from limner.pipelines.run.execute import prepare, run
 
 HIDDEN = {"cheap": 3, "balanced": 8, "dear": 48}
 """Networks by the channels of their hidden layer."""
-SMALL = 512
+SMALL = 1024
 """Side of an image of one region."""
 MAKERS = {"scene": write_scene, "slide": write_slide}
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
