@@ -20,7 +20,7 @@ from .scores import round_scores
 BATCH: Final = 10_000
 """Findings that are in memory at a time, where all are gone through."""
 
-_CACHED: Final = 100_000  # rows of chunks that stay in memory
+_CACHED: Final = 150_000  # rows of chunks that stay in memory
 _MERGED_AT_ONCE: Final = 20_000
 _KINDS: Final = sorted(get_args(Kind))
 
@@ -34,13 +34,19 @@ class _Chunks:
     cached: int = 0
 
     def read(self, number: int) -> FindingsTable:
-        if number not in self.tables:
-            self.tables[number] = self.chunks[number].read()
-            self.cached += len(self.tables[number])
-            while self.cached > _CACHED and len(self.tables) > 1:
-                self.cached -= len(self.tables.popitem(last=False)[1])
-        self.tables.move_to_end(number)
-        return self.tables[number]
+        if number in self.tables:
+            self.tables.move_to_end(number)
+            return self.tables[number]
+        table = self.chunks[number].read()
+        self.tables[number] = replace(table)  # without the geometries that are parsed of it
+        self.cached += len(table)
+        while self.cached > _CACHED and len(self.tables) > 1:
+            self.cached -= len(self.tables.popitem(last=False)[1])
+        return table
+
+    def and_more(self, table: FindingsTable) -> "_Chunks":
+        """With one more chunk."""
+        return replace(self, chunks=[*self.chunks, table])
 
     def take(self, chunk: npt.NDArray[np.int32], row: npt.NDArray[np.int32]) -> FindingsTable:
         """Rows of chunks, in the given order."""
@@ -130,7 +136,7 @@ def columnar(findings: Sequence[Finding]) -> "FindingsTable | MergedFindings":
 class Rows:
     """What sorting and merging need of every finding of some chunks."""
 
-    chunks: Sequence[Chunk]
+    chunks: _Chunks
     labels: list[str]
     label: npt.NDArray[np.int32]
     """The place of its label in `labels`, which are sorted."""
@@ -153,9 +159,9 @@ class Rows:
         codes: dict[str, int] = {}
         kinds = {kind: code for code, kind in enumerate(_KINDS)}
         parts: list[tuple[npt.NDArray[np.generic], ...]] = []
-        numbers, notes, polygonal = set[str](), set[str](), True
-        for number, chunk in enumerate(chunks):
-            table = chunk.read()
+        numbers, notes, polygonal, read = set[str](), set[str](), True, _Chunks(chunks)
+        for number in range(len(chunks)):
+            table = read.read(number)
             label = np.array([codes.setdefault(label, len(codes)) for label in table.label], np.int32)
             kind = np.array([kinds[kind] for kind in table.kind], np.int8)
             area = table.is_area
@@ -172,11 +178,11 @@ class Rows:
         labels = sorted(codes)
         places = np.empty(len(codes), np.int32)
         places[[codes[label] for label in labels]] = np.arange(len(codes))
-        return cls(chunks, labels, places[columns[0]], *columns[1:], numbers, notes, polygonal)  # pyright: ignore[reportArgumentType, reportCallIssue] - as above
+        return cls(read, labels, places[columns[0]], *columns[1:], numbers, notes, polygonal)  # pyright: ignore[reportArgumentType, reportCallIssue] - as above
 
     def take(self, rows: Index) -> FindingsTable:
         """Some of the findings, as they are in the chunks."""
-        return _Chunks(self.chunks).take(self.chunk[rows], self.row[rows])
+        return self.chunks.take(self.chunk[rows], self.row[rows])
 
     def neighbours(self, chosen: Flags) -> Iterator[Index]:
         """The chosen findings in parts, so that those of one label whose bounds touch, in a chain too, are together."""
@@ -199,7 +205,7 @@ class Rows:
         rows = np.flatnonzero(kept)
         both = Rows.of([others]) if len(others) else None
         labels = sorted({*self.labels, *(both.labels if both else ())})
-        parts = [(self, rows, 0)] + ([(both, np.arange(len(others)), len(self.chunks))] if both else [])
+        parts = [(self, rows, 0)] + ([(both, np.arange(len(others)), len(self.chunks.chunks))] if both else [])
         code = {label: place for place, label in enumerate(labels)}
 
         def column(name: str) -> npt.NDArray[Any]:
@@ -210,9 +216,9 @@ class Rows:
         x0, y0, x1, y1 = column("bounds").T
         keys = (column("kind"), x1, y1, x0, y0, column("plane"), label)
         order = np.lexsort(keys)
-        chunks, chunk, row = _Chunks([*self.chunks, others]), chunk[order], column("row")[order]
+        chunk, row = chunk[order], column("row")[order]
         found = MergedFindings(
-            chunks,
+            self.chunks.and_more(others),
             chunk,
             row,
             tuple(sorted({*self.numbers, *others.numbers})),

@@ -190,7 +190,7 @@ def lonlat_or_nan(placement: Placement, xy: npt.ArrayLike) -> Points:
     transformer = _to_wgs84(placement)
     world = placement.to_world(xy)
     lonlat = np.stack(transformer.transform(world[:, 0], world[:, 1]), axis=1)
-    lonlat[~np.isfinite(lonlat).all(axis=1)] = np.nan
+    lonlat[~np.isfinite(lonlat[:, 0] + lonlat[:, 1])] = np.nan
     outside = np.abs(lonlat[:, 0]) > 180.0
     lonlat[outside, 0] = (lonlat[outside, 0] + 180.0) % 360.0 - 180.0
     return lonlat
@@ -202,7 +202,7 @@ def to_lonlat(placement: Placement, xy: npt.ArrayLike) -> Points:
     Raises `ReadError` without a CRS, for a CRS that is not on the Earth, and for a pixel off the map.
     """
     lonlat = lonlat_or_nan(placement, xy)
-    lost = np.isnan(lonlat).any(axis=1)
+    lost = np.isnan(lonlat[:, 0])
     if lost.any():
         raise ReadError(
             f"every pixel used of the placement from {placement.source}",

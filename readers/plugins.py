@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from typing import Literal
 
-from .errors import RequestError
+from .errors import RequestError, did_you_mean
 
 Group = Literal["limner.readers", "limner.annotators", "limner.writers"]
 
@@ -45,7 +45,7 @@ def load(group: Group, name: str) -> object:
     if name not in points:
         kind = group.removeprefix("limner.").removesuffix("s")
         rule = f"must be one of {', '.join(points) or 'none'}"
-        remedy = "Run `limner plugins` to see where each comes from"
+        remedy = f"{did_you_mean(name, points)}Run `limner plugins` to see where each comes from"
         raise RequestError(f"the {kind}", rule, value=name, remedy=remedy)
     return points[name].load()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from .errors import LimnerError, ReadError, RequestError
 from .files import absolute, is_remote, read_head, split_variable, unreadable
@@ -30,6 +30,9 @@ from .scanned_files import (
     without_parts,
 )
 from .servers import check_input_url
+
+_IMAGES: Final = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Ends of names of images whose format their first bytes tell."""
 
 
 class Readers(Mapping[str, Reader]):
@@ -87,10 +90,11 @@ def scan(
     reader: the reader to use for files that are given by name.
     skip_folder: the reason to skip a folder, "" for no row at all, None to scan it.
 
-    A file given by name that no reader recognises fails; in a folder it is skipped. A file that is given twice, or by
-    a link, is counted once, and its reason says so. Images get unique ids: the slug of the file's stem, or the kind and
-    fingerprint where names are personal (unless the option `names` is "show"), with -2, -3, … for duplicates. Raises
-    `RequestError` for an unknown reader, an invalid option and an input that cannot be meant.
+    A file given by name that no reader recognises fails; in a folder it is skipped, unless its name is an image's. A
+    file that is given twice, or by a link, is counted once, and its reason says so. Images get unique ids: the slug of
+    the file's stem, or the kind and fingerprint where names are personal (unless the option `names` is "show"), with
+    -2, -3, … for duplicates. Raises `RequestError` for an unknown reader, an invalid option and an input that cannot be
+    meant.
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
@@ -348,16 +352,20 @@ class _Scanner:
         yield from rows
 
     def _unrecognised(self, path: str, head: bytes, *, named: bool) -> ScannedFile:
-        """The row of a file without a reader: in a folder it is skipped unless its format is that of an image."""
+        """The row of a file without a reader: in a folder it is skipped unless its format or name is an image's."""
         found = self._formats[path]
         if found is not None:
             if named or not found.auxiliary:
                 return ScannedFile(path, "failed", reason=str(found.refusal(path)))
             return ScannedFile(path, "skipped", reason=": ".join(filter(None, (found.name, found.why))))
-        if not named:
+        if not named and not path.lower().endswith(_IMAGES):
             return ScannedFile(path, "skipped", reason="no installed reader recognises its first bytes")
         value = f"it begins with {head[:8]!r}" if head else "0 bytes"
         remedy = f"Choose one of the readers {', '.join(self._candidates)} with --reader if the file is an image"
+        if not named:
+            remedy = "Fetch it again if it is an image, or leave it out"
+        if head.startswith(b"version https://git-lfs"):
+            value, remedy = "a pointer of Git LFS", "Fetch the file itself with `git lfs pull`"
         if head.startswith(b"PK\x03\x04"):
             value, remedy = "a zip archive without DICOM files", "Unpack it, and name the folder"
         error = ReadError(path, "must be recognised by an installed reader", value=value, remedy=remedy)

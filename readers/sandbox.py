@@ -136,13 +136,19 @@ class SandboxedProcess:
             settings["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # they watch models, and are searched in all packages
             environment = {key: value for key, value in os.environ.items() if key != KEY_VARIABLE} | settings
             code = f"from {__name__} import serve; serve({self._megabytes})"
-            self._process = subprocess.Popen(  # noqa: S603 - this Python and this module
-                [sys.executable, "-P", "-c", code],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # warnings of libraries may quote a file
-                env=environment,
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - this Python and this module
+                    [sys.executable, "-P", "-c", code],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # warnings of libraries may quote a file
+                    env=environment,
+                )
+            except OSError as error:
+                remedy = "Free memory, or let this user have more processes"
+                raise LimnerError(
+                    "the process that opens files", "must start", value=str(error), remedy=remedy
+                ) from error
         return self._process
 
     def _stop(self, grace: float = 0.0) -> int | None:
@@ -176,7 +182,8 @@ def shared_process(megabytes: int = MEMORY_MB) -> SandboxedProcess:
 
 def start_scanning() -> None:
     """Start the process that will scan inputs, for a caller that has imports of its own before it."""
-    shared_process(SCAN_MEMORY_MB).start()
+    with contextlib.suppress(LimnerError):  # which the first scan tells
+        shared_process(SCAN_MEMORY_MB).start()
 
 
 def release_sandbox() -> None:

@@ -1,9 +1,9 @@
 """GeoJSON by RFC 7946: longitude and latitude, for any map program."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import shapely
@@ -12,8 +12,10 @@ from ..readers import geodesy
 from ..readers.annotations import TITLES
 from ..readers.files import atomic_path
 from ..readers.geometry import Points, crs_name
+from .cells import text_cells
 from .columns import findings_columns
 from .csv_safety import clean_text
+from .json_cells import FIRST, encode, features, member_cells, polygon_texts
 from .measures import FindingsBatch, Shapes
 from .palette import Palette
 from .rfc7946 import DECIMALS, bounding_box, merged_boxes, part_boxes, to_wgs84
@@ -52,10 +54,10 @@ class GeoJson:
             "version": record.version,
             "omitted": {clean_text(image): clean_text(why) for image, why in omitted.items()},
         }
-        with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
+        with atomic_path(path) as part, part.open("wb") as file:
+            file.write(f'{{"type":"FeatureCollection",\n"limner":{encode(about)},\n"features":['.encode())
             boxes = np.empty((0, 4))
-            separator = "\n"
+            first = 1  # the first feature has no comma before it
             columns: list[Column[FindingsBatch]] = []
             while (batch := (yield)) is not None:
                 if batch.image.info.id in omitted or not len(batch):
@@ -65,13 +67,13 @@ class GeoJson:
                     columns = [one for one in every if one.topic in {"identity", "finding"}]
                 placed = to_wgs84(batch.geometries, batch.image.info.placement)
                 boxes = merged_boxes(np.concatenate([boxes, part_boxes(placed)]))
-                file.write(separator + ",\n".join(_features(batch, columns, placed, palette)))
-                separator = ",\n"
-            file.write("\n]")
+                file.write(memoryview(_features(batch, columns, placed, palette))[first:])
+                first = 0
+            file.write(b"\n]")
             box = bounding_box(boxes)
             if box is not None:
-                file.write(f',\n"bbox":{_json(box)}')
-            file.write("}\n")
+                file.write(f',\n"bbox":{encode(box)}'.encode())
+            file.write(b"}\n")
         return [path]
 
     def omitted(self, record: Record) -> Mapping[str, str]:
@@ -87,46 +89,37 @@ def omission(image: ImageRecord) -> str:
     return "" if geodesy.on_earth(image.info.placement) else f"its CRS is not on Earth: {crs_name(crs)}"
 
 
-def _geometries(batch: FindingsBatch, placed: Shapes) -> Iterator[str]:
-    """Each shape as GeoJSON text: a point where there is no shape, null where there is no position either."""
-    for place, text in enumerate(shapely.to_geojson(placed)):
-        yield _point(batch.lonlat[place]) if text is None else str(text)
-
-
 def _point(lonlat: Points) -> str:
     if not np.isfinite(lonlat).all():
         return "null"
-    return _json({"type": "Point", "coordinates": [round(float(value), DECIMALS) + 0.0 for value in lonlat]})
+    return encode({"type": "Point", "coordinates": [round(float(value), DECIMALS) + 0.0 for value in lonlat]})
 
 
 def _features(
     batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]], placed: Shapes, palette: Palette
-) -> Iterator[str]:
+) -> bytes:
     """Each finding as a feature; the model's own columns only where the finding has them."""
-    image = _json(clean_text(batch.image.info.id))[:-1]
-    members = zip(*(_members(column, batch) for column in columns), strict=True)
-    colours = {label: palette[label] for label in set(batch.table.label.tolist())}
+    labels = batch.table.label.tolist()
+    colours = {label: palette[label] for label in set(labels)}
     styles = {label: f',"fill":"{colour}","stroke":"{colour}","fill-opacity":0.4' for label, colour in colours.items()}
-    note = f',"geometry_note":{_json(_NOTE)}'
-    notes = [note if lost else "" for lost in shapely.is_missing(placed).tolist()]
-    rows = zip(members, batch.table.label.tolist(), notes, _geometries(batch, placed), strict=True)
-    for number, (values, label, said, geometry) in enumerate(rows, batch.first):
-        properties = f"{''.join(values)[1:]}{styles[label]}{said}"
-        yield (f'{{"type":"Feature","id":{image}/{number}","properties":{{{properties}}},"geometry":{geometry}}}')
-
-
-def _members(column: Column[FindingsBatch], batch: FindingsBatch) -> list[str]:
-    """A column's values as members of JSON objects, each after a comma; "" where one of the model's own is missing."""
-    values = column.json_values(batch)
-    name = f",{_json(column.name)}:"
-    if column.dtype in {"float64", "int64", "Int64"}:
-        members = [name + text for text in _json(values)[1:-1].split(",")]
-    else:
-        texts = {value: name + _json(value) for value in set(values)}
-        members = [texts[value] for value in values]
-    if column.name.startswith(("number.", "note.")):
-        return ["" if value is None else text for value, text in zip(values, members, strict=True)]
-    return members
-
-
-_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+    lost = shapely.is_missing(placed).tolist()
+    notes = {False: "", True: f',"geometry_note":{encode(_NOTE)}'}
+    texts = polygon_texts(placed, DECIMALS)
+    others = [place for place, text in enumerate(texts) if text is None]
+    for place, text in zip(others, shapely.to_geojson(placed[others]), strict=True):
+        texts[place] = (_point(batch.lonlat[place]) if text is None else str(text)).encode()
+    own = ("number.", "note.")
+    return features(
+        [
+            f'{{"type":"Feature","id":{encode(clean_text(batch.image.info.id))[:-1]}/'.encode(),
+            text_cells(list(map(str, range(batch.first, batch.first + len(batch))))),
+            b'","properties":{' + FIRST,
+            *(part for one in columns for part in member_cells(one, batch, null=not one.name.startswith(own))),
+            text_cells([styles[label] for label in labels]),
+            text_cells([notes[one] for one in lost]),
+            b'},"geometry":',
+            cast("list[bytes]", texts),
+            b"}",
+        ],
+        len(batch),
+    )

@@ -7,15 +7,14 @@ classification is an object with a colour; measurements must be numbers, texts a
 # pyright: reportUnknownMemberType=false
 
 import gzip
-import io
-import json
+import hashlib
 import re
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO
+from typing import Any, BinaryIO, Final, Literal, cast
 
 import numpy as np
 import shapely
@@ -25,13 +24,16 @@ from ..readers.annotations import TITLES
 from ..readers.files import atomic_path
 from ..readers.image import ImageInfo
 from ..readers.slide.tma import CoreGrid
+from .cells import Cells, text_cells
 from .columns import findings_columns
 from .cores import MISSING, PRESENT
 from .csv_safety import clean_text
-from .measures import FindingsBatch, batches
+from .json_cells import FIRST, encode, features, member_cells, ring_texts
+from .measures import FindingsBatch
 from .palette import Palette, rgb
-from .table import Column, plain_text
-from .writer import ImageRecord, Record, image_file, write_per_image
+from .snapping import only_rounded, snapped_rings
+from .streams import Stream, write_stream
+from .writer import ImageRecord, Record, image_file
 
 Suffix = Literal[".geojson", ".geojson.gz"]
 
@@ -57,16 +59,29 @@ class QuPath:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a file per slide into `folder`."""
-        palette = Palette.of(record.labels, record.colours)
-        omitted = self.omitted(record)
+        return write_stream(self.stream(record, folder), record)
 
-        def write_one(image: ImageRecord) -> Path:
-            path = image_file(folder, "", image.info.id, f".qupath{self.suffix}")
-            with atomic_path(path) as part, _text(part, compressed=self.suffix.endswith(".gz")) as file:
-                _write(record, image, palette, file)
-            return path
-
-        return write_per_image([image for image in record.images if image.info.id not in omitted], write_one)
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Write a file per slide, batch by batch."""
+        palette, omitted, paths = Palette.of(record.labels, record.colours), self.omitted(record), list[Path]()
+        file: _File | None = None
+        with ExitStack() as stack:  # a file replaces its predecessor once it is whole
+            while (batch := (yield)) is not None:
+                if batch.image.info.id in omitted:
+                    continue
+                if batch.first == 1:
+                    if file is not None:
+                        file.write(b"\n]}\n")
+                        stack.close()
+                    paths.append(image_file(folder, "", batch.image.info.id, f".qupath{self.suffix}"))
+                    part = stack.enter_context(atomic_path(paths[-1]))
+                    packed = stack.enter_context(_opened(part, compressed=self.suffix.endswith(".gz")))
+                    file = _File(packed, record, batch.image, palette)
+                if file is not None:
+                    file.add(batch)
+            if file is not None:
+                file.write(b"\n]}\n")
+        return paths
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Maps and studies."""
@@ -85,61 +100,73 @@ def _omission(info: ImageInfo) -> str:
 
 
 @contextmanager
-def _text(path: Path, *, compressed: bool) -> Generator[TextIO]:
-    """A UTF-8 file, or a gzip file without time and name, so that the same text gives the same bytes."""
-    if not compressed:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        return
-    with (
-        path.open("wb") as raw,
-        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-        io.TextIOWrapper(packed, encoding="utf-8", newline="") as file,
-    ):
-        yield file
+def _opened(path: Path, *, compressed: bool) -> Generator[BinaryIO]:
+    """A file, or a gzip file without time and name, so that the same content gives the same bytes."""
+    with path.open("wb") as raw:
+        if not compressed:
+            yield raw
+            return
+        with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+            yield cast("BinaryIO", packed)
+            packed.flush()  # as earlier versions did, whose bytes stay the same
 
 
-def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -> None:
-    about = {
-        "title": TITLES["pixels"],
-        "use": clean_text(record.use),
-        "image": clean_text(image.info.id),
-        "name": clean_text(image.name or image.info.id),
-        "origin": list(image.info.origin),
-        "model": {clean_text(key): clean_text(value) for key, value in sorted(record.model.items())},
-        "version": record.version,
-    }
-    file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
-    separator = "\n"
-    for feature in _cores(image):
-        file.write(separator + _json(feature))
-        separator = ",\n"
-    every = findings_columns(record, image.findings())
-    columns = [one for one in every if one.topic in {"identity", "finding"}]
-    for batch in batches(record, [image]):
-        rows = zip(
-            _names(batch),
-            batch.table.label.tolist(),
-            batch.table.kind.tolist(),
-            _geometries(batch),
-            _values(batch, columns),
-            strict=True,
+class _File:
+    """A file of a slide, to which features are added."""
+
+    def __init__(self, file: BinaryIO, record: Record, image: ImageRecord, palette: Palette) -> None:
+        about = {
+            "title": TITLES["pixels"],
+            "use": clean_text(record.use),
+            "image": clean_text(image.info.id),
+            "name": clean_text(image.name or image.info.id),
+            "origin": list(image.info.origin),
+            "model": {clean_text(key): clean_text(value) for key, value in sorted(record.model.items())},
+            "version": record.version,
+        }
+        self.write, self._palette, self._seen = file.write, palette, dict[bytes, int]()
+        every = findings_columns(record, image.findings())
+        self._columns = [one for one in every if one.topic in {"identity", "finding"}]
+        cores = ",\n".join(map(encode, _cores(image)))
+        head = f'{{"type":"FeatureCollection",\n"limner":{encode(about)},\n"features":['
+        self.write(f"{head}\n{cores}".encode() if cores else head.encode())
+        self._first = 0 if cores else 1  # the first feature has no comma before it
+
+    def add(self, batch: FindingsBatch) -> None:
+        """Add findings."""
+        if not len(batch):
+            return
+        kinds = list(zip(batch.table.kind.tolist(), batch.table.label.tolist(), strict=True))
+        heads = {one: self._head(*one) for one in set(kinds)}
+        measured = [one for one in self._columns if one.dtype == "float64"]
+        texts = [one for one in self._columns if one.dtype != "float64"]
+        made = features(
+            [
+                b'{"type":"Feature","id":"',
+                _uuid_cells(_names(batch, self._seen)),
+                text_cells([heads[one][0] for one in kinds]),
+                text_cells(list(map(str, range(batch.first, batch.first + len(batch))))),
+                text_cells([heads[one][1] for one in kinds]),
+                b',"measurements":{' + FIRST,
+                *(part for one in measured for part in member_cells(one, batch, null=False)),
+                b'},"metadata":{' + FIRST,
+                *(part for one in texts for part in member_cells(one, batch, null=False, text=True)),
+                b'}},"geometry":',
+                _geometries(batch),
+                b"}",
+            ],
+            len(batch),
         )
-        for name, found, kind, geometry, (measurements, metadata) in rows:
-            label, colour = clean_text(found), list(rgb(palette[found]))
-            properties: dict[str, Any] = {
-                "objectType": _OBJECTS[kind],
-                "name": f"{label} {metadata['finding']}",
-                "color": colour,
-                "classification": {"name": label, "color": colour},
-            }
-            if _OBJECTS[kind] == "annotation":
-                properties["isLocked"] = True
-            properties |= {"measurements": measurements, "metadata": metadata}
-            feature = {"type": "Feature", "id": name, "properties": properties}
-            file.write(f'{separator}{_json(feature)[:-1]},"geometry":{geometry}}}')
-            separator = ",\n"
-    file.write("\n]}\n")
+        self.write(memoryview(made)[self._first :])
+        self._first = 0
+
+    def _head(self, kind: Kind, found: str) -> tuple[str, str]:
+        """What stands before and after the number of a finding of this kind and label."""
+        label, colour = clean_text(found), list(rgb(self._palette[found]))
+        name = encode(f"{label} ")[:-1]
+        locked = ',"isLocked":true' if _OBJECTS[kind] == "annotation" else ""
+        shown = f'"color":{encode(colour)},"classification":{encode({"name": label, "color": colour})}{locked}'
+        return f'","properties":{{"objectType":"{_OBJECTS[kind]}","name":{name}', f'",{shown}'
 
 
 def _cores(image: ImageRecord) -> Iterator[dict[str, Any]]:
@@ -159,58 +186,60 @@ def _cores(image: ImageRecord) -> Iterator[dict[str, Any]]:
             "measurements": {"pieces": core.pieces},
             "metadata": {"core": core.name, "row": str(core.row), "column": str(core.column), "status": status},
         }
-        name = uuid.uuid5(_NAMESPACE, _json([image.info.fingerprint or image.info.id, image.info.part, core.name]))
+        name = uuid.uuid5(_NAMESPACE, encode([image.info.fingerprint or image.info.id, image.info.part, core.name]))
         geometry = {"type": "Polygon", "coordinates": [np.round(rows, 2).tolist()]}
         yield {"type": "Feature", "id": str(name), "properties": properties, "geometry": geometry}
 
 
-def _names(batch: FindingsBatch) -> Iterator[str]:
-    """A UUID for each finding, of its slide, geometry and texts."""
-    info, seen, table = batch.image.info, batch.identifiers, batch.table
-    shapes = shapely.to_wkb(shapely.normalize(batch.geometries), hex=True, byte_order=1)
-    for kind, label, text, where in zip(table.kind, table.label, table.text, shapes, strict=True):
-        texts = [kind, clean_text(label), clean_text(text)]
-        name = uuid.uuid5(_NAMESPACE, _json([info.fingerprint or info.id, info.part, *texts, where]))
-        yield str(uuid.uuid5(name, str(seen[name])) if seen[name] else name)
-        seen[name] += 1
+def _names(batch: FindingsBatch, seen: dict[bytes, int]) -> list[bytes]:
+    """A UUID for each finding, of its slide, geometry and texts; `seen` are those of earlier ones."""
+    info, table, found = batch.image.info, batch.table, list[bytes]()
+    shapes = shapely.to_wkb(shapely.normalize(batch.geometries), byte_order=1).tolist()
+    begun: dict[tuple[str, ...], Any] = {}
+    for of, where in zip(zip(table.kind, table.label, table.text, strict=True), shapes, strict=True):
+        if of not in begun:
+            kind, label, text = of
+            content = encode([info.fingerprint or info.id, info.part, kind, clean_text(label), clean_text(text)])
+            begun[of] = hashlib.sha1(_NAMESPACE.bytes + content[:-1].encode() + b',"', usedforsecurity=False)
+        digest = begun[of].copy()
+        digest.update(where.hex().upper().encode() + b'"]')
+        name = digest.digest()[:16]
+        before = seen.get(name, 0)
+        seen[name] = before + 1
+        found.append(uuid.uuid5(uuid.UUID(bytes=name, version=5), str(before)).bytes if before else name)
+    return found
 
 
-def _values(
-    batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]]
-) -> Iterator[tuple[dict[str, float], dict[str, str]]]:
-    """Each finding's measurements (finite numbers only, or QuPath refuses the file) and metadata (texts)."""
-    columns_values = [(one.name, one.dtype == "float64", one.json_values(batch)) for one in columns]
-    for row in range(len(batch)):
-        known = [
-            (name, number, values[row]) for name, number, values in columns_values if values[row] not in {None, ""}
-        ]
-        yield (
-            {name: value for name, number, value in known if number},
-            {
-                name: value if isinstance(value, str) else plain_text(value)
-                for name, number, value in known
-                if not number
-            },
-        )
+def _uuid_cells(hashes: Sequence[bytes]) -> Cells:
+    """UUIDs of version 5 as texts, of the first 16 bytes of SHA-1 hashes."""
+    octets = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16).copy()
+    octets[:, 6], octets[:, 8] = octets[:, 6] & 0x0F | 0x50, octets[:, 8] & 0x3F | 0x80
+    digits = np.frombuffer(octets.tobytes().hex().encode(), np.uint8).reshape(-1, 32)
+    return np.insert(digits, (8, 12, 16, 20), ord("-"), axis=1)
 
 
-def _geometries(batch: FindingsBatch) -> Iterator[str]:
+def _geometries(batch: FindingsBatch) -> list[bytes]:
     """GeoJSON texts of polygons, rounded as QuPath does, from the scanned area's corner; points where no area is left.
 
     A MultiPolygon has more than one part, and there is no GeometryCollection: other programs fail on either.
     """
-    snapped = shapely.set_precision(batch.geometries, _GRID)
+    found: list[bytes | None] = [None] * len(batch)
+    shapes, origin = batch.geometries, batch.image.info.origin
+    simple = only_rounded(shapes, batch.image.scale, _GRID)
+    xy, ends = snapped_rings(shapes[simple], _GRID)
+    texts = ring_texts(np.round(xy - origin, 2) + 0.0, (ends, ends), 2, 0)
+    for place, text in zip(simple.tolist(), texts, strict=True):
+        found[place] = text
+    others = [place for place, text in enumerate(found) if text is None]
+    snapped = shapely.set_precision(shapes[others], _GRID)
     for place in np.flatnonzero((shapely.get_type_id(snapped) != _POLYGON) | shapely.is_empty(snapped)):
         parts = shapely.get_parts(snapped[place], return_index=False)
         polygons = [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
         if not polygons:
-            snapped[place] = shapely.point_on_surface(batch.geometries[place])
+            snapped[place] = shapely.point_on_surface(shapes[others[place]])
         else:
             snapped[place] = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
-    origin = batch.image.info.origin
-    for text in shapely.to_geojson(shapely.transform(snapped, lambda xy: np.round(xy - origin, 2) + 0.0)):
-        yield _TRAILING_ZERO.sub("", str(text))
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    moved = shapely.to_geojson(shapely.transform(snapped, lambda xy: np.round(xy - origin, 2) + 0.0))
+    for place, text in zip(others, moved, strict=True):
+        found[place] = _TRAILING_ZERO.sub("", str(text)).encode()
+    return cast("list[bytes]", found)

@@ -59,12 +59,22 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
 
     points, owner = shapely.get_coordinates(dense, return_index=True)
     degrees = lonlat(placement, points)
-    lost = np.isin(np.arange(len(dense)), owner[np.isnan(degrees[:, 0])])
-    placed = shapely.set_coordinates(dense, np.nan_to_num(degrees))
-    for place in _crossing(placed):
-        placed[int(place)] = _cut(placed[int(place)], meridians=placement.unit == "deg")
-    placed[lost] = shapely.Polygon()
-    return _rounded(placed)
+    exact, digits = dense.copy(), np.round(np.nan_to_num(degrees), DECIMALS) + 0.0
+    placed = shapely.set_coordinates(dense, digits)
+    lost = np.unique(owner[np.isnan(degrees[:, 0])])
+    same = digits[1:] == digits[:-1]
+    repeated = owner[1:][same[:, 0] & same[:, 1]]
+    # most shapes are valid and far from poles and the antimeridian; the others are looked at without rounding
+    west, south, east, north = shapely.bounds(placed).T
+    far = (east - west < 179.0) & (north < 89.0) & (south > -89.0) & shapely.is_valid(placed)
+    far[lost] = far[repeated] = False
+    others = np.flatnonzero(~far)
+    shapes = shapely.set_coordinates(exact[others], np.nan_to_num(degrees[~far[owner]]))
+    for place in _crossing(shapes):
+        shapes[int(place)] = _cut(shapes[int(place)], meridians=placement.unit == "deg")
+    shapes[np.isin(others, lost)] = shapely.Polygon()
+    placed[others] = _rounded(shapes)
+    return shapely.orient_polygons(placed)
 
 
 def footprint(info: ImageInfo) -> BaseGeometry | None:

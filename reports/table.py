@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..readers.files import atomic_path
 from ..readers.image import Kind
+from .cells import Cells, joined, number_cells, text_cells
 from .csv_safety import clean_text, csv_cell
 
 Dtype = Literal["int64", "Int64", "float64", "boolean", "string", "category"]
@@ -91,15 +92,27 @@ class Column(Generic[B_contra]):
             return np.repeat(rounded, len(batch)) if single else rounded
         if self.dtype == "int64":
             return np.full(len(batch), values, dtype=np.int64) if single else np.array(values, dtype=np.int64)
-        rows: list[object] = [values] if single else values.tolist() if isinstance(values, np.ndarray) else list(values)
+        if single:
+            one = np.array([clean_text(values) if isinstance(values, str) else values], dtype=object)
+            return np.broadcast_to(one, len(batch))
+        rows: list[object] = values.tolist() if isinstance(values, np.ndarray) else list(values)
         clean: dict[object, object] = {one: clean_text(one) if isinstance(one, str) else one for one in set(rows)}
         objects = np.empty(len(batch), dtype=object)
-        objects[:] = clean[rows[0]] if single else [clean[one] for one in rows]
+        objects[:] = [clean[one] for one in rows]
         return objects
 
     def csv_cells(self, batch: B_contra) -> list[str]:
         """The values of a batch as fields of CSV: empty where not known; no text can become a formula."""
         return self._cells(batch, _field)
+
+    def csv_bytes(self, batch: B_contra) -> Cells:
+        """The same as bytes."""
+        values, decimals = self.array(batch), 0 if self.dtype == "int64" else self._decimals(batch)
+        if self.dtype in {"float64", "int64"} and decimals is not None:
+            cells = number_cells(values.astype(np.float64), decimals)
+            if cells is not None:
+                return cells
+        return text_cells(self.csv_cells(batch))
 
     def texts(self, batch: B_contra) -> list[str]:
         """The values of a batch as texts on one line, "" where not known: not for spreadsheets, as `csv_cells` are."""
@@ -109,9 +122,11 @@ class Column(Generic[B_contra]):
         values = self.array(batch)
         if self.dtype == "float64":
             return _number_cells(values, self._decimals(batch))
-        rows: list[object] = values.tolist()
         if self.dtype == "int64":
-            return list(map(str, rows))
+            return list(map(str, values.tolist()))
+        if _is_constant(values):
+            return [of_text(values[0]) if isinstance(values[0], str) else plain_text(values[0])] * len(values)
+        rows: list[object] = values.tolist()
         cells = {one: of_text(one) if isinstance(one, str) else plain_text(one) for one in set(rows)}
         return [cells[one] for one in rows]
 
@@ -125,6 +140,11 @@ class Column(Generic[B_contra]):
 
     def _decimals(self, batch: B_contra) -> int | None:
         return self.decimals(batch) if callable(self.decimals) else self.decimals
+
+
+def _is_constant(values: Typed) -> bool:
+    """Whether all values were made of one."""
+    return len(values) > 0 and values.strides == (0,)
 
 
 def _field(text: str) -> str:
@@ -200,12 +220,13 @@ def with_unique_names(columns: Iterable[Column[B_contra]]) -> list[Column[B_cont
 @contextmanager
 def csv_table(path: Path, columns: Sequence[Column[B]]) -> Generator[Callable[[B], None]]:
     """Write a CSV table of the batches that the function it gives is called with."""
-    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        file.write(",".join(_field(column.name) for column in columns) + "\n")
+    with atomic_path(path) as part, part.open("wb") as file:
+        file.write(",".join(_field(column.name) for column in columns).encode() + b"\n")
 
         def write(batch: B) -> None:
-            rows = zip(*(column.csv_cells(batch) for column in columns), strict=True)
-            file.writelines(f"{','.join(row)}\n" for row in rows)
+            if len(batch):
+                cells = [part for column in columns for part in (column.csv_bytes(batch), b",")]
+                file.write(joined([*cells[:-1], b"\n"], len(batch)))
 
         yield write
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import shapely
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from ...readers.errors import RequestError, excerpt
 from ...reports.writer import FileStatus
+from ..cli.terminal import plural
 from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
 from .plan import ImagePlan, Plan, area_digest
@@ -116,10 +117,19 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(
             str(folder / MANIFEST),
             f"must be as this version of limner ({version('limner')}) writes it",
-            value=excerpt(f"{type(error).__name__}: {error}", 300),
+            value=_problem(error),
             remedy="Use the version of limner that made it, or run again into another folder",
         ) from error
     return manifest
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a manifest: the first part that is, where pydantic found several."""
+    if not isinstance(error, ValidationError):
+        return excerpt(f"{type(error).__name__}: {error}", 300)
+    first, *more = error.errors()
+    others = f", and {plural(len(more), 'other part')}" if more else ""
+    return excerpt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}{others}", 300)
 
 
 def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> None:

@@ -6,7 +6,7 @@ from typing import cast
 
 from ...model.annotator import Annotator
 from ...model.checkpoints.cards import find_any_card
-from ...readers.errors import LimnerError, RequestError, excerpt
+from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
 from ...readers.files import parse_json, read_file
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin, options_of
@@ -57,6 +57,11 @@ def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> Annotato
     name, _, checkpoint = settings.model.partition(":")
     if name in set(installed("limner.annotators")) - {CARD_ANNOTATOR}:
         return _make_choice(settings, name, **({"checkpoint": checkpoint} if checkpoint else {}))
+    if checkpoint and not settings.model.endswith((".yaml", ".yml")):
+        known = [f"{one}:" for one in installed("limner.annotators") if one != CARD_ANNOTATOR]
+        remedy = f"{did_you_mean(f'{name}:', known)}Annotators: {', '.join(known)}"
+        rule = "must begin with the name of an annotator that takes a checkpoint"
+        raise RequestError(f"model {settings.model!r}", rule, remedy=remedy)
     if settings.model and settings.model != CARD_ANNOTATOR:
         if find_any_card(settings.model).annotator == VOLUME_ANNOTATOR:
             return _make_choice(settings, VOLUME_ANNOTATOR, checkpoint=settings.model)

@@ -434,7 +434,11 @@ def _no_image_left(scanned: Sequence[ScannedFile], failed: Sequence[LimnerError]
     for error in failed:
         if not isinstance(error, ReadError):
             return error
-    reasons = [f"{row.path}: {row.reason}" for row in scanned if row.status == "failed"]
+    reasons = [
+        row.reason if row.reason.startswith(row.path) else f"{row.path}: {row.reason}"
+        for row in scanned
+        if row.status == "failed"
+    ]
     reasons += [str(error) for error in failed]
     skipped = Counter(row.reason for row in scanned if row.status == "skipped")
     reasons += [f"{plural(number, 'file')} skipped: {reason}" for reason, number in sorted(skipped.items())]

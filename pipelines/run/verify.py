@@ -58,25 +58,39 @@ def verify(folder: Path) -> list[Verified]:
         if not (folder / MANIFEST).exists():
             raise
         return [Verified("fault", "manifest", str(error))]
-    found = [Verified("right", "manifest", "is whole, by its sha256"), _version(manifest)]
-    images = [ImageInfo.from_json(image["info"]) for image in manifest["images"]]
-    sources: Mapping[str, str] = {}
-    try:
-        sources = read_sources(folder)
-    except LimnerError as error:
-        found.append(Verified("fault", "private files", str(error)))
-    unsafe = _ClearNames.of(manifest, images, sources)
-    redact_output(unsafe.redactor(folder), "auto")
+    fault = ""
     try:
         load_manifest(folder)
     except LimnerError as error:
-        found.append(Verified("fault", "manifest", str(error)))
+        fault = str(error)
+    found = [Verified("right", "manifest", "is whole, by its sha256")]
+    sources, problem = _sources(folder)
+    try:
+        found.append(_version(manifest))
+        images = [ImageInfo.from_json(image["info"]) for image in manifest["images"]]
+        unsafe = _ClearNames.of(manifest, images, sources)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        if not fault:
+            raise
+        return [Verified("fault", "manifest", fault)]
+    found += problem
+    redact_output(unsafe.redactor(folder), "auto")
+    if fault:
+        found.append(Verified("fault", "manifest", fault))
     else:
         results, inputs = list(_results(folder, manifest)), list(_inputs(images, sources))
         found += results + inputs
         if any(one.status == "right" for one in results):  # else no report can be written again
             found += _reports(folder, manifest, intact=all(one.status == "right" for one in inputs))
     return [*found, *unsafe.verified(folder), *_private_files(folder, images, manifest)]
+
+
+def _sources(folder: Path) -> tuple[Mapping[str, str], list[Verified]]:
+    """The paths behind pseudonyms, and what is wrong with their file."""
+    try:
+        return read_sources(folder), []
+    except LimnerError as error:
+        return {}, [Verified("fault", "private files", str(error))]
 
 
 def _version(manifest: Mapping[str, Any]) -> Verified:

@@ -77,14 +77,16 @@ def varints(values: npt.NDArray[np.uint32]) -> tuple[Bytes, Lengths]:
     >>> varints(np.array([1, 300], np.uint32))[0].tolist()
     [1, 172, 2]
     """
-    lengths = 1 + (values >= 1 << 7).astype(np.int64) + (values >= 1 << 14) + (values >= 1 << 21) + (values >= 1 << 28)
-    starts = np.cumsum(lengths) - lengths
-    encoded = np.empty(int(lengths.sum()), np.uint8)
-    for place in range(int(lengths.max(initial=0))):
-        here = lengths > place
-        more = np.where(lengths[here] > place + 1, 0x80, 0).astype(np.uint8)
-        encoded[starts[here] + place] = (values[here] >> (7 * place) & 0x7F).astype(np.uint8) | more
-    return encoded, lengths
+    count = max(1, -(-int(values.max(initial=0)).bit_length() // 7))
+    bits = 7 * np.arange(count, dtype=np.uint32)
+    used = np.ones((len(values), count), np.bool_)
+    used[:, 1:] = values[:, None] >= np.uint32(1) << bits[1:]
+    made: Bytes = (values[:, None] >> bits).astype(np.uint8) & np.uint8(0x7F)
+    made[:, :-1] |= used[:, 1:].view(np.uint8) << 7
+    lengths = np.ones(len(values), np.int64)
+    for place in range(1, count):
+        lengths += used[:, place]
+    return made[used], lengths
 
 
 def encode_outlines(geometries: Shapes, coarseness: float) -> tuple[Bytes, Lengths, npt.NDArray[np.int32]]:

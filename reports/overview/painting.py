@@ -156,14 +156,12 @@ def draw_findings(
     if len(every) <= _HELD:
         every = every[:]  # read once
 
-    def placed(shapes: Shapes) -> Shapes:
-        if turned == UPRIGHT:
-            return shapely.transform(shapes, lambda xy: xy * scale)
-        size = turned.swap(image.info.size)
-        return shapely.transform(shapes, lambda xy: turned.to_upright(xy, size) * scale)
+    def placed(xy: Points) -> Points:
+        return (xy if turned == UPRIGHT else turned.to_upright(xy, turned.swap(image.info.size))) * scale
 
     def bounds(shapes: Shapes) -> npt.NDArray[np.float64]:
-        return shapely.bounds(shapes) * [*scale, *scale] if turned == UPRIGHT else shapely.bounds(placed(shapes))
+        here = turned == UPRIGHT
+        return shapely.bounds(shapes) * [*scale, *scale] if here else shapely.bounds(shapely.transform(shapes, placed))
 
     parts = _Parts.of(every, bounds)
     for first in range(0, len(parts.labels), _CODES):
@@ -282,7 +280,7 @@ def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float,
 def _draw_parts(
     picture: Image.Image,
     findings: FindingsTable | MergedFindings,
-    placed: Callable[[Shapes], Shapes],
+    placed: Callable[[Points], Points],
     parts: _Parts,
     first: int,
     colours: Sequence[tuple[int, int, int]],
@@ -295,9 +293,9 @@ def _draw_parts(
         here = slice(start, start + _PARTS_AT_ONCE)
         needed, place = np.unique(parts.finding[here], return_inverse=True)
         table = findings.take(needed)
-        shapes, owner = shapely.get_parts(placed(table.geometries), return_index=True)
+        shapes, owner = shapely.get_parts(table.geometries, return_index=True)
         chosen = np.searchsorted(owner, np.arange(len(needed)))[place] + parts.number[here]
-        _draw(pens, shapes[chosen], (parts.label[here] - first + 1).tolist(), table.is_area[place].tolist())
+        _draw(pens, shapes[chosen], placed, (parts.label[here] - first + 1).tolist(), table.is_area[place])
     filled, lines = np.asarray(fill), np.asarray(line)
     lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
     for code, colour in enumerate(colours[first : first + _CODES], start=1):
@@ -306,23 +304,28 @@ def _draw_parts(
 
 
 def _draw(
-    pens: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw], parts: Shapes, codes: Sequence[int], areas: Sequence[bool]
+    pens: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw],
+    parts: Shapes,
+    placed: Callable[[Points], Points],
+    codes: Sequence[int],
+    areas: Mask,
 ) -> None:
-    """Draw parts in shown px, one after the other, with the pen of fills and the one of lines."""
+    """Draw parts, `placed` in shown px, one after the other, with the pen of fills and the one of lines."""
     fill_pen, line_pen = pens
     rings, part = shapely.get_rings(parts, return_index=True)
-    path = (shapely.get_coordinates(rings) * _SUPERSAMPLING).ravel().tolist()
+    path = (placed(shapely.get_coordinates(rings)) * _SUPERSAMPLING).ravel().tolist()
     ends = np.cumsum(2 * shapely.get_num_coordinates(rings)).tolist()
     last = np.searchsorted(part, np.arange(len(parts)), side="right").tolist()
+    outlined = iter(shapely.transform(parts[~areas], placed))
     ring = start = 0
-    for number, (code, is_area) in enumerate(zip(codes, areas, strict=True)):
+    for number, (code, is_area) in enumerate(zip(codes, areas.tolist(), strict=True)):
         outer = True
         while ring < last[number]:
             if is_area:
                 fill_pen.polygon(path[start : ends[ring]], fill=code if outer else 0)
             start, ring, outer = ends[ring], ring + 1, False
         if not is_area:
-            corners = [(float(x), float(y)) for x, y in visible_outline(parts[number]) * _SUPERSAMPLING]
+            corners = [(float(x), float(y)) for x, y in visible_outline(next(outlined)) * _SUPERSAMPLING]
             fill_pen.polygon(corners, fill=code)
             line_pen.line(corners, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
 

@@ -220,7 +220,7 @@ def _status(record: Record, image: ImageRecord) -> tuple[str, Colour]:
         left = sum(area.regions for area in image.areas if area.reason == NOT_RUN)
         counts = [(failed, "failed"), (left, NOT_RUN)]
         parts = [f"{count} {'region' if count == 1 else 'regions'} {what}" for count, what in counts if count]
-        return f"Partial: {', '.join(parts)}", UNREADABLE
+        return f"Partial: {', '.join(parts) or 'some of it could not be read'}", UNREADABLE
     return ("Doubtful: read the warning", DOUBTFUL) if status == "doubtful" else ("Complete", GOOD)
 
 

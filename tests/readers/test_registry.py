@@ -156,6 +156,18 @@ def test_an_unrecognised_file_fails_with_the_readers(tmp_path: Path) -> None:
     assert "No such file" in rows[2].reason
 
 
+def test_a_file_in_a_folder_that_is_no_image_as_its_name_says_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+    (tmp_path / "b.JPG").write_text("<!DOCTYPE html>")
+    (tmp_path / "c.md").write_text("<!DOCTYPE html>")
+    rows = scan([str(tmp_path)], {})
+    assert [row.status for row in rows] == ["failed", "failed", "skipped"]
+    assert rows[0].reason.endswith("(found: a pointer of Git LFS). Fetch the file itself with `git lfs pull`.")
+    assert rows[1].reason.endswith(
+        "(found: it begins with b'<!DOCTYP'). Fetch it again if it is an image, or leave it out."
+    )
+
+
 def test_a_reader_can_be_forced(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for band in ("B02", "B03"):
         write_raster(f"s/S2_{band}.tif", places(8, 8))

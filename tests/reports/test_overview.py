@@ -387,6 +387,7 @@ def test_the_badge_is_green_only_where_all_was_analysed_and_nothing_is_doubtful(
     for changes, badge, status in (
         ({}, "Complete", "complete"),
         ({"warnings": ("Hardly any tissue.",)}, "Doubtful: read the warning", "doubtful"),
+        ({"areas": (Area("unreadable", "dark", 1.0, None, 2),)}, "Partial: some of it could not be read", "partial"),
         ({"areas": unfinished}, "Partial: 3 regions not run yet", "partial"),
         ({"failures": (("r", "broken"),), "warnings": ("Hardly any tissue.",)}, "Partial: 1 region failed", "partial"),
     ):

@@ -40,6 +40,18 @@ def test_an_unknown_flag_is_an_invalid_request(limner: Limner) -> None:
     assert limner("run", "--resolutoin", "10m").code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [("--model thresold:red", "'threshold:'"), ("--model threshold:red --reports findings", "'findings-csv'")],
+)
+def test_a_misspelt_plug_in_is_told_with_the_nearest_one(
+    words: str, told: str, limner: Limner, scene: Path, tmp_path: Path
+) -> None:
+    said = limner("run", scene, *words.split(), "--out", tmp_path / "out")
+    assert said.code == 2
+    assert f"Did you mean {told}?" in said.err
+
+
 def test_plugins_are_listed_with_their_packages(limner: Limner, painter: str) -> None:
     output = limner("plugins")
     for group in ("limner.readers", "limner.annotators", "limner.writers"):

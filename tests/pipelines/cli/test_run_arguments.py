@@ -57,6 +57,10 @@ def put(kind: str, path: Path, ended: Path) -> None:
     elif kind == "another folder":
         path.mkdir()
         (path / "letter.txt").write_text("Dear Sir")
+    elif kind == "another manifest":
+        path.mkdir()
+        (path / "manifest.json").write_text('{"name": "a web app"}')
+        (path / "results.jsonl").touch()
     elif kind != "nothing":
         manifest = json.loads((shutil.copytree(ended, path) / "manifest.json").read_text())
         if kind == "a damaged manifest":
@@ -73,6 +77,7 @@ RULES = {
     "an empty folder": (2, "must be a run folder, with a manifest.json", "a folder without one"),
     "another folder": (2, "must be a run folder, with a manifest.json", "letter.txt"),
     "a damaged manifest": (1, "must be as limner wrote it", "its sha256 does not match"),
+    "another manifest": (1, "must be as this version of limner", "format: Field required, and 7 other parts"),
     "a newer version": (1, f"must have the format {FORMAT}", f"format {FORMAT + 1} of a newer version"),
     "an older version": (1, f"must have the format {FORMAT}", f"format {FORMAT - 1} of an earlier version"),
 }
