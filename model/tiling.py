@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ..readers.errors import RequestError
 from ..readers.geometry import Points
 from ..readers.image import Mask, Pixels
+from ..readers.render import copy_pixels
 
 TILE = 336
 WHITE = 255
@@ -200,7 +201,9 @@ class CanvasTiles:
 
     def _of(self, window: tuple[slice, slice]) -> npt.NDArray[Any]:
         part = self.canvas[window]
-        return part.copy() if self.convert is None or self.valid is None else self.convert(part, self.valid[window])
+        return (
+            copy_pixels(part) if self.convert is None or self.valid is None else self.convert(part, self.valid[window])
+        )
 
 
 def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:

@@ -191,7 +191,10 @@ class StoredLevel:
 
 @runtime_checkable
 class SupportsLevels(Protocol):
-    """An open image that tells what reading costs, so that the overview of a huge one takes bounded time."""
+    """An open image that tells what reading costs, so that the overview of a huge one takes bounded time.
+
+    For an overview several handles of such an image are read at the same time, each in a thread of its own.
+    """
 
     def stored_level(self, step: tuple[float, float]) -> StoredLevel:
         """What `read` uses for pixels of `step` level-0 pixels (x, y)."""

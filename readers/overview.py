@@ -163,6 +163,9 @@ def read_overview(
     names, more = [channel.name for channel in image.channels], min(len(bands), cores()) - 1
     with ExitStack() as stack:
         others = [stack.enter_context(reopen(image.info, names)) for _ in range(more)] if reopen is not None else []
+        for other in others:
+            if isinstance(other, SupportsLevels):
+                other.stored_level(scale)  # opens that level here: not in the threads, which share filters of warnings
         _read_bands([image, *others], work, on_progress)
     return result
 

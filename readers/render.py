@@ -229,7 +229,7 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
         raise ValueError(msg)
     kept = pixels.dtype == np.uint8 and stretch.curve == "linear"
     if kept and pixels.shape[2] == 3 and {*zip(stretch.low, stretch.high, strict=True)} == {(0.0, 255.0)}:
-        result = pixels.copy() if valid.all() else np.where(valid[..., None], pixels, np.uint8(stretch.blank))
+        result = copy_pixels(pixels) if valid.all() else np.where(valid[..., None], pixels, np.uint8(stretch.blank))
         return cast("npt.NDArray[np.uint8]", result)
     result = np.empty((*pixels.shape[:2], 3), dtype=np.uint8)
     shown = valid.copy()
@@ -243,6 +243,16 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
         result[..., colour : colour + 1 if len(stretch.low) > 1 else None] = grey[..., None]
     if not shown.all():
         result[~shown] = stretch.blank
+    return result
+
+
+def copy_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy of pixels (H, W, …) in C order, channel by channel where these lie apart: several times as fast."""
+    if pixels.ndim != 3 or pixels.strides[2] <= pixels.strides[0]:
+        return pixels.copy()
+    result = np.empty(pixels.shape, dtype=pixels.dtype)
+    for channel in range(pixels.shape[2]):
+        result[..., channel] = pixels[..., channel]
     return result
 
 

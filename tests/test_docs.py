@@ -372,6 +372,15 @@ def test_figures_of_the_readme_are_measured(root: Path) -> None:
         assert figure in figures
 
 
+def test_models_of_the_readme_are_those_that_ship(root: Path) -> None:
+    readme = pages(root)["README.md"]
+    named = {name for row in rows(section(readme, "Models")) for name in re.findall(r"`([\w-]+):?`", row[0])}
+    annotators = {point.name for point in entry_points(group="limner.annotators") if point.value.startswith("limner.")}
+    assert {*shipped_cards()} <= named <= {*shipped_cards(), *annotators}
+    volumes = [name for name in shipped_cards() if find_any_card(name).annotator == "volume"]
+    assert f"Two such models ship, {' and '.join(f'`{name}`' for name in volumes)};" in readme
+
+
 def test_memory_table_of_the_7b_is_up_to_date(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
     arithmetic = importlib.import_module("bench_4khd").arithmetic()

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import JPEGExtended12Bit
 
 from .attributes import integer
 from .codecs import plugins
@@ -121,6 +122,8 @@ class Frames:
                 raise
             except Exception as error:  # noqa: BLE001 - a codec may raise anything, and its message may hold anything
                 failures.append(f"{name or 'native'}: {type(error).__name__}")
+        if self._syntax == JPEGExtended12Bit and (integer(self.dataset, "BitsStored") or 0) > _BYTE:
+            raise FaultError("codec", "12-bit lossy JPEG")
         raise FaultError("decode", ", ".join(failures))
 
     def _colours(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -114,7 +114,7 @@ def main() -> None:
         if not scene.exists():
             write_scene(scene, side)
         loop = [sys.executable, str(HERE / "rasterio_loop.py"), str(scene), str(folder / "tiny.onnx"), str(peer)]
-        run = ["-m", "limner.pipelines.cli.main", "run", str(scene), "--out", str(out), "--model", str(card)]
+        run = ["-m", "limner", "run", str(scene), "--out", str(out), "--model", str(card)]
         run += asked.words
         commands = {
             LOOP: loop,

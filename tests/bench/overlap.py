@@ -3,8 +3,12 @@
 Scene, slide and networks are made on the fly. Each run is compared with what it cannot do without: reading every region
 once, and running the network on every region once, each alone in this process. A run whose parts overlapped entirely
 would take as long as the longer of the two, but never less than its processor seconds divided by the cores: the floor.
-The fixed cost is that of a run of an image of one region. Wall time: the ratios mean something on a machine with
-nothing else to do.
+The fixed part is a run of an image of one region.
+
+Three clocks are shown, "wall / thread / all": the wall clock, which means something on a machine with nothing else to
+do; the processor seconds of the main thread, which are the wall clock's there but for what it waits for (the first
+region that is read, other processes); and those of all threads and processes. Ratios are of the clock of the main
+thread.
 
     python tests/bench/overlap.py [--side 8192] [--slide 24000] [--rounds 2] [--folder DIR] [--only scene,cheap]
 """
@@ -14,70 +18,73 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from big_scene import print_line
 from end_to_end_case import write_network, write_scene
 from flat_slide import write_slide
 from limner.pipelines.config import Settings
 from limner.pipelines.progress import Inspecting, Message, RegionDone, Reporting, Started
 from limner.pipelines.run.execute import prepare, run
-from limner.readers.processors import cores
 
 HIDDEN = {"cheap": 3, "balanced": 8, "dear": 48}
 """Networks by the channels of their hidden layer."""
-SMALL = 512
+SMALL = 1024
 """Side of an image of one region."""
+MAKERS = {"scene": write_scene, "slide": write_slide}
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+Clocks = npt.NDArray[np.float64]
+"""Seconds of the wall clock, the main thread, and all threads and processes."""
+
+
+def now() -> Clocks:
+    """What the clocks show."""
+    return np.array([time.perf_counter(), time.thread_time(), sum(os.times()[:4])])
 
 
 @dataclass(slots=True)
 class Phases:
-    """Seconds at which the parts of a run began, from its own beginning."""
+    """When the parts of a run began."""
 
-    start: float = field(default_factory=time.perf_counter)
-    at: dict[str, float] = field(default_factory=dict[str, float])
+    at: dict[str, Clocks] = field(default_factory=dict[str, Clocks])
 
     def __call__(self, event: object) -> None:
         """Take an event of a run."""
         names = {Inspecting: "planning", Started: "regions", RegionDone: "last region", Reporting: "reports"}
         name = names.get(type(event), "" if isinstance(event, Message) else "other")
         if name == "last region" or name not in self.at:
-            self.at[name] = time.perf_counter() - self.start
+            self.at[name] = now()
 
 
-def alone(settings: Settings) -> tuple[float, float]:
-    """Seconds of reading all regions, and of annotating them, one after the other."""
+def alone(settings: Settings) -> list[Clocks]:
+    """What reading all regions takes, and annotating them, one after the other."""
     prepared = prepare(settings)
     job = prepared.job()
     if job is None:
         raise SystemExit("the case has no model")
     job.begin()
-    read = annotated = 0.0
+    read, annotated = np.zeros(3), np.zeros(3)
     for region in (region for image in prepared.plan.images for region in image.remaining):
-        start = time.perf_counter()
+        start = now()
         views = job.read([region])
-        middle = time.perf_counter()
+        middle = now()
         job.annotate(views)
-        read, annotated = read + middle - start, annotated + time.perf_counter() - middle
+        read, annotated = read + middle - start, annotated + now() - middle
     job.close()
-    return read, annotated
+    return [read, annotated]
 
 
-def whole(settings: Settings) -> tuple[float, ...]:
-    """Seconds of a run: planning, regions, reports, all of it, and its processor seconds divided by the cores."""
+def whole(settings: Settings) -> list[Clocks]:
+    """What planning, regions, reports and all of a run take."""
     shutil.rmtree(settings.out, ignore_errors=True)
-    phases, before = Phases(), sum(os.times()[:4])
+    phases, start = Phases(), now()
     run(settings, phases)
-    end = time.perf_counter() - phases.start
+    end = now()
     began, last = phases.at["regions"], phases.at["last region"]
-    return began, last - began, end - last, end, (sum(os.times()[:4]) - before) / cores()
-
-
-def least(several: Sequence[tuple[float, ...]]) -> list[float]:
-    """The least of each number."""
-    return [min(column) for column in zip(*several, strict=True)]
+    return [began - start, last - began, end - last, end - start]
 
 
 def main() -> None:
@@ -91,36 +98,28 @@ def main() -> None:
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="limner-overlap-"))
     folder.mkdir(parents=True, exist_ok=True)
-    images = {"scene": folder / f"scene-{asked.side}.tif", "slide": folder / f"slide-{asked.slide}.tif"}
-    makers = {"scene": write_scene, "slide": write_slide}
-    for image, side in (("scene", asked.side), ("slide", asked.slide)):
-        if not images[image].exists():
-            makers[image](images[image], side)
-    print_line(
-        "| image | network | reading alone, s | network alone, s | planning, s | regions, s | reports, s | run, s "
-        "| floor, s | fixed, s | regions ÷ longer | run ÷ longer | run ÷ longer or floor |"
-    )
-    print_line("| --- " * 13 + "|")
-    for image, path in images.items():
-        small = folder / f"{image}-{SMALL}.tif"
-        if not small.exists():
-            makers[image](small, SMALL)
+    parts = ("reading alone", "network alone", "planning", "regions", "reports", "run", "fixed part")
+    titles = ("image", "network", *parts, "regions ÷ longer", "run ÷ longer", "floor ÷ longer")
+    print_line(f"| {' | '.join(titles)} |")
+    print_line("| --- " * len(titles) + "|")
+    for image, side in {"scene": asked.side, "slide": asked.slide}.items():
+        paths = [folder / f"{image}-{length}.tif" for length in (side, SMALL)]
+        for path, length in zip(paths, (side, SMALL), strict=True):
+            if not path.exists():
+                MAKERS[image](path, length)
         for name, hidden in HIDDEN.items():
             if not {image, name} >= set(filter(None, asked.only.split(","))):
                 continue
             card = write_network(folder / f"{image}-{name}", hidden=hidden, slide=image == "slide")
             extra = {"microns_per_pixel": "0.5"} if image == "slide" else {}
             words = {"model": str(card), "out": str(folder / "run"), **extra}
-            settings, few = (
-                Settings.resolve({**words, "inputs": [str(one)]}, source="the case") for one in (path, small)
-            )
-            taken = [(*alone(settings), *whole(settings), whole(few)[3]) for _ in range(asked.rounds)]
-            seconds = least(taken)
-            read, annotated, _, regions, _, every, floor, _ = seconds
-            longer = max(read, annotated)
-            ratios = (regions / longer, every / longer, every / max(longer, floor))
-            numbers = [*(f"{one:.1f}" for one in seconds), *(f"{one:.2f}" for one in ratios)]
-            print_line(f"| {image} | {name} | {' | '.join(numbers)} |")
+            large, small = (Settings.resolve({**words, "inputs": [str(one)]}, source="the case") for one in paths)
+            rounds = [[*alone(large), *whole(large), whole(small)[-1]] for _ in range(asked.rounds)]
+            least = np.min(rounds, axis=0)  # (part, clock)
+            longer = max(least[0, 1], least[1, 1])
+            ratios = (least[3, 1] / longer, least[5, 1] / longer, least[5, 2] / CORES / longer)
+            cells = [" / ".join(f"{one:.1f}" for one in clocks) for clocks in least]
+            print_line(f"| {' | '.join([image, name, *cells, *(f'{ratio:.2f}' for ratio in ratios)])} |")
     if asked.folder is None:
         shutil.rmtree(folder)
 

@@ -222,7 +222,7 @@ def compare(name: str, python: Path, folder: Path, pairs: int) -> list[str]:
     case = CASES[name]
     theirs = [str(python), str(LOOPS / f"{name.replace('-', '_')}_loop.py"), *case.words]
     own, peer = folder / "run" / case.own, folder / case.peer
-    ours = [sys.executable, "-m", "limner.pipelines.cli.main", *case.limner, "--out", "run"]
+    ours = [sys.executable, "-m", "limner", *case.limner, "--out", "run"]
     if not case.limner:
         own = folder / "own.npz"
         ours = [sys.executable, str(LOOPS / "limner_reading.py"), case.own, case.words[0], own.name]

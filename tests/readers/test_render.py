@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
-from limner.readers.render import Curve, Stretch, fit_stretch, render, rgb_channels, visibility
+from limner.readers.render import Curve, Stretch, copy_pixels, fit_stretch, render, rgb_channels, visibility
 
 RGB8 = tuple(Channel(name, common) for name, common in [("r", "red"), ("g", "green"), ("b", "blue")])
 RGB16 = tuple(Channel(c.name, c.common, "uint16") for c in RGB8)
@@ -288,3 +288,25 @@ def test_a_black_colour_frame_shows_nothing() -> None:
     assert visibility(info, pixels, everywhere(pixels), stretch) == "nothing"
     pixels[0, 0, 1] = 9
     assert visibility(info, pixels, everywhere(pixels), stretch) == "detail"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+def test_copies_have_c_order_and_memory_of_their_own(order: tuple[int, int, int]) -> None:
+    stored = np.arange(4 * 5 * 3, dtype=np.uint16).reshape(4, 5, 3).transpose(order)
+    for pixels in (stored, stored[1:, 1:], stored[..., 0]):
+        copied = copy_pixels(pixels)
+        assert copied.flags.c_contiguous
+        assert np.array_equal(copied, pixels)
+        copied += 1
+        assert not (copied == pixels).any()
+
+
+def test_percentiles_of_unsigned_integers_are_those_of_the_same_floats() -> None:
+    rng = np.random.default_rng(4)
+    whole = rng.integers(0, 2**16, (37, 41, 1), dtype=np.uint16)
+    valid = rng.random(whole.shape[:2]) > 0.3
+    one, other = (
+        fit_stretch(pixels, valid, [Channel("grey", dtype=pixels.dtype.name)])
+        for pixels in (whole, whole.astype(np.float64))
+    )
+    assert (one.low, one.high) == (other.low, other.high)

@@ -149,6 +149,25 @@ def test_nodata_regions_are_skipped_and_counted(tmp_path: Path, scene: Path, car
     assert [entry.coverage for entry in skipped] == [None]
 
 
+@pytest.mark.parametrize(("valid", "skip", "analysed"), [(1, True, 0), (1, False, 1), (2, True, 2)])
+def test_what_fills_no_pixel_of_the_overview_by_half_is_skipped(
+    tmp_path: Path, limner: Limner, valid: int, *, skip: bool, analysed: int
+) -> None:
+    """Where a pixel of the overview is 2 × 2 pixels of the image."""
+    pixels = np.zeros((3, 4, 4096), dtype=np.uint8)
+    pixels[:, 2, 2000 : 2000 + valid] = 100
+    place: Any = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5200000), "nodata": 0}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=4096, height=4, count=3, dtype="uint8", **place
+    ) as file:
+        file.write(pixels)
+    empty = "--skip-empty" if skip else "--no-skip-empty"
+    said = limner("run", tmp_path / "a.tif", "--model", "threshold:red", empty, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    (image,) = read_record(tmp_path / "out").images
+    assert sum(area.pixels for area in image.areas if area.status == "analysed") == analysed
+
+
 def area_file(path: Path, box: tuple[float, float, float, float]) -> Path:
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]

@@ -10,6 +10,7 @@ from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import ReadError
+from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import RLELossless
 
@@ -52,6 +53,13 @@ def test_only_the_requested_frame_is_decoded(tmp_path: Path, making: ModuleType)
         assert np.array_equal(pixels[..., 0], making.ramp())
         with pytest.raises(ReadError, match="slice 1 of 3 must have decodable pixel data"):
             image.read(info.box, (6, 8))
+
+
+def test_lossy_jpeg_of_12_bits_is_refused_with_the_way_out() -> None:
+    (info,) = scan_with(READER, get_testdata_file("JPEG-lossy.dcm", download=False), {})
+    refused = r"codec supports \(found: 12-bit lossy JPEG\)\. Decompress it with dcmdjpeg"
+    with READER.open(info) as image, pytest.raises(ReadError, match=refused):
+        image.read(info.box, (8, 8))
 
 
 def test_a_missing_frame_is_an_error(tmp_path: Path, making: ModuleType) -> None:

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -401,3 +403,31 @@ def test_crs_that_names_a_file_is_refused(tile: Path) -> None:
     aside.write_text(srs.replace("grids", "&#103;rids"))
     refused(tile, "CRS")
     aside.unlink()
+
+
+def test_what_forbids_the_network_holds_in_each_thread_alone() -> None:
+    """Handles of one image are read in several threads, of which one leaves GDAL's environment before another."""
+    from rasterio._env import get_gdal_config
+
+    first, second = Event(), Event()
+
+    def allowed() -> Any:
+        return get_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME")
+
+    def read() -> tuple[Any, Any]:
+        with gdal.gdal_env("a.tif"):
+            first.set()
+            assert second.wait(60)
+            return allowed(), get_gdal_config("GDAL_CACHEMAX")
+
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read)
+        assert first.wait(60)
+        with gdal.gdal_env("b.tif"):
+            assert allowed() == "nothing"
+        with gdal.gdal_env("https://server/c.tif"):
+            assert allowed() is None
+            second.set()
+            found, cache = reading.result()
+    assert found == "nothing"
+    assert cache
