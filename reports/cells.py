@@ -56,13 +56,12 @@ def number_cells(values: npt.NDArray[np.float64], decimals: int, least: int | No
 
 def text_cells(texts: Sequence[str]) -> Cells:
     """Texts without control characters."""
-    codes: dict[str, int] = {}
-    code = [codes.setdefault(text, len(codes)) for text in texts]
-    encoded = [text.encode() for text in codes]
+    if texts and texts.count(texts[0]) == len(texts):
+        return texts[0].encode()
+    codes = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    encoded, code = [text.encode() for text in codes], [codes[text] for text in texts]
     if max(map(len, encoded), default=0) > _LONG:
         return [encoded[one] for one in code]
-    if len(encoded) < 2:
-        return b"".join(encoded)
     made = np.array(encoded, dtype=bytes)
     return made.view(np.uint8).reshape(len(encoded), made.itemsize)[code]
 

@@ -12,7 +12,7 @@ import shapely
 
 from .cells import Cells, coordinate_texts, joined, number_cells, text_cells
 from .measures import FindingsBatch, Shapes
-from .table import Column, plain_text
+from .table import Column, is_constant, plain_text
 
 encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 FIRST: Final = b"\2"
@@ -36,6 +36,8 @@ def member_cells(column: Column[FindingsBatch], batch: FindingsBatch, *, null: b
             known = ~np.isnan(values)
             return [_where(known | null, name), *([_where(~known, "null")] if null else []), numbers]
     rows = column.json_values(batch)
+    if is_constant(column.array(batch)):
+        rows = rows[:1]
     if column.dtype in {"float64", "int64", "Int64"} and not text:
         written = [name + one for one in encode(rows)[1:-1].split(",")]
         return [text_cells(["" if one is None and not null else it for one, it in zip(rows, written, strict=True)])]

@@ -113,6 +113,8 @@ class Column(Generic[B_contra]):
             cells = number_cells(values.astype(np.float64), decimals)
             if cells is not None:
                 return cells
+        if is_constant(values) and self.dtype in {"string", "category"}:
+            return _field(values[0] or "").encode()
         return text_cells(self.csv_cells(batch))
 
     def texts(self, batch: B_contra) -> list[str]:
