@@ -56,14 +56,15 @@ def number_cells(values: npt.NDArray[np.float64], decimals: int, least: int | No
 
 def text_cells(texts: Sequence[str]) -> Cells:
     """Texts without control characters."""
-    first = texts[0] if texts else ""
-    if len(first) <= _LONG and texts.count(first) == len(texts):
-        return first.encode()
-    encoded = [text.encode() for text in texts]
+    codes: dict[str, int] = {}
+    code = [codes.setdefault(text, len(codes)) for text in texts]
+    encoded = [text.encode() for text in codes]
     if max(map(len, encoded), default=0) > _LONG:
-        return encoded
+        return [encoded[one] for one in code]
+    if len(encoded) < 2:
+        return b"".join(encoded)
     made = np.array(encoded, dtype=bytes)
-    return made.view(np.uint8).reshape(len(texts), made.itemsize)
+    return made.view(np.uint8).reshape(len(encoded), made.itemsize)[code]
 
 
 def coordinate_texts(xy: npt.NDArray[np.float64], ends: Ends, decimals: int, least: int) -> Sequence[bytes | None]:

@@ -15,7 +15,7 @@ from ..readers.geometry import Points, crs_name
 from .cells import text_cells
 from .columns import findings_columns
 from .csv_safety import clean_text
-from .json_cells import FIRST, encode, features, member_cells, polygon_texts
+from .json_cells import FIRST, encode, features, member_cells, polygon_texts, row_numbers
 from .measures import FindingsBatch, Shapes
 from .palette import Palette
 from .rfc7946 import DECIMALS, bounding_box, merged_boxes, part_boxes, to_wgs84
@@ -112,7 +112,7 @@ def _features(
     return features(
         [
             f'{{"type":"Feature","id":{encode(clean_text(batch.image.info.id))[:-1]}/'.encode(),
-            text_cells(list(map(str, range(batch.first, batch.first + len(batch))))),
+            row_numbers(batch.first, len(batch)),
             b'","properties":{' + FIRST,
             *(part for one in columns for part in member_cells(one, batch, null=not one.name.startswith(own))),
             text_cells([styles[label] for label in labels]),

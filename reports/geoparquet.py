@@ -24,7 +24,7 @@ from .csv_safety import clean_text
 from .measures import FindingsBatch, Numbers, Shapes
 from .rfc7946 import batch_to_crs, batch_to_wkb
 from .streams import Stream, write_stream
-from .table import Column
+from .table import Column, is_constant
 from .writer import ImageRecord, Record, image_file
 
 if TYPE_CHECKING:
@@ -190,6 +190,9 @@ def _array(column: Column[FindingsBatch], batch: FindingsBatch) -> "pa.Array[Any
     import pyarrow as pa
 
     values = column.array(batch)
+    if column.dtype == "category" and is_constant(values) and values[0] is not None:
+        codes = pa.array(np.zeros(len(values), dtype=np.int32))
+        return pa.DictionaryArray.from_arrays(codes, pa.array(values[:1].tolist(), pa.string()))
     if column.dtype == "category":
         return pa.array(values, pa.string()).dictionary_encode()
     return pa.array(values, _type(column), from_pandas=True)

@@ -4,7 +4,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,11 @@ def member_cells(column: Column[FindingsBatch], batch: FindingsBatch, *, null: b
 
 def _where(mask: npt.NDArray[np.bool_], text: str) -> Cells:
     return text.encode() if mask.all() else mask[:, None] * np.frombuffer(text.encode(), np.uint8)
+
+
+def row_numbers(first: int, count: int) -> Cells:
+    """Whole numbers from the first on."""
+    return cast("Cells", number_cells(np.arange(first, first + count, dtype=np.float64), 0))
 
 
 def polygon_texts(shapes: Shapes, decimals: int) -> list[bytes | None]:

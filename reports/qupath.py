@@ -28,7 +28,7 @@ from .cells import Cells, text_cells
 from .columns import findings_columns
 from .cores import MISSING, PRESENT
 from .csv_safety import clean_text
-from .json_cells import FIRST, encode, features, member_cells, ring_texts
+from .json_cells import FIRST, encode, features, member_cells, ring_texts, row_numbers
 from .measures import FindingsBatch
 from .palette import Palette, rgb
 from .snapping import only_rounded, snapped_rings
@@ -145,7 +145,7 @@ class _File:
                 b'{"type":"Feature","id":"',
                 _uuid_cells(_names(batch, self._seen)),
                 text_cells([heads[one][0] for one in kinds]),
-                text_cells(list(map(str, range(batch.first, batch.first + len(batch))))),
+                row_numbers(batch.first, len(batch)),
                 text_cells([heads[one][1] for one in kinds]),
                 b',"measurements":{' + FIRST,
                 *(part for one in measured for part in member_cells(one, batch, null=False)),

@@ -30,6 +30,7 @@ Typed = npt.NDArray[Any]
 
 KINDS: tuple[Kind, ...] = ("map", "slide", "study")
 _DIGITS = 9
+_POWERS = 10.0 ** np.arange(23)  # all exact
 _QUOTE = '"'
 _TYPES = {
     "int64": "whole number",
@@ -124,7 +125,7 @@ class Column(Generic[B_contra]):
             return _number_cells(values, self._decimals(batch))
         if self.dtype == "int64":
             return list(map(str, values.tolist()))
-        if _is_constant(values):
+        if is_constant(values):
             return [of_text(values[0]) if isinstance(values[0], str) else plain_text(values[0])] * len(values)
         rows: list[object] = values.tolist()
         cells = {one: of_text(one) if isinstance(one, str) else plain_text(one) for one in set(rows)}
@@ -142,7 +143,7 @@ class Column(Generic[B_contra]):
         return self.decimals(batch) if callable(self.decimals) else self.decimals
 
 
-def _is_constant(values: Typed) -> bool:
+def is_constant(values: Typed) -> bool:
     """Whether all values were made of one."""
     return len(values) > 0 and values.strides == (0,)
 
@@ -162,7 +163,18 @@ def _rounded(values: npt.NDArray[np.float64], decimals: int | None) -> npt.NDArr
     values[~np.isfinite(values)] = np.nan
     if decimals is not None:
         return np.round(values, decimals) + 0.0  # never -0
-    return np.array([float(text) for text in _formatted(values, f"%.{_DIGITS}g")], dtype=np.float64) + 0.0
+    size = np.abs(values)
+    power = _DIGITS - 1 - np.floor(np.log10(np.where(size > 0, size, 1.0)))  # decimals
+    scale = _POWERS[np.clip(np.nan_to_num(power), 0, len(_POWERS) - 1).astype(np.intp)]
+    whole, scaled = np.rint(size * scale), size * scale
+    near = (
+        np.abs(np.abs(scaled - whole) - 0.5) < 1e-5
+    )  # which way it is rounded may depend on the product's own rounding
+    exact = (power >= 0) & (power < len(_POWERS)) & (whole >= 10.0 ** (_DIGITS - 1)) & (whole <= 10.0**_DIGITS) & ~near
+    made = np.copysign(whole / scale, values)
+    others = np.flatnonzero(~exact & (size > 0))
+    made[others] = [float(text) for text in _formatted(values[others], f"%.{_DIGITS}g")]
+    return np.where(np.isnan(values), np.nan, made) + 0.0
 
 
 def _formatted(values: npt.NDArray[np.float64], number_format: str) -> list[str]:

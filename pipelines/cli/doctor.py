@@ -234,10 +234,13 @@ def _next(settings: Settings, prepared: PreparedRun, fitting: set[str]) -> Itera
         return
     others = sorted(set(installed("limner.annotators")) - {CARD_ANNOTATOR})
     yield "of your own", f"{', '.join(f'{name}:' for name in others)} take a checkpoint: limner models show NAME"
-    for name in sorted(fitting, key=lambda one: (one.startswith(FOURKHD), one)):  # it is there to try commands with
+    small = {name for name in fitting if name.startswith(FOURKHD)}
+    for name in sorted(fitting - small):
         yield "next", f"limner doctor … --model {name} says how; {command} --model {name}{_fetch(name)} measures it"
-    if not fitting:
-        yield "next", "no model that ships suits every image: state what is missing, or give a model of your own"
+    if not fitting - small:
+        yield "next", "no card that ships suits every image: state what is missing, or give a model of your own"
+    for name in sorted(small):
+        yield "to try", f"{command} --model {name} (a demonstration, too often wrong to be used)"
 
 
 def _fetch(name: str) -> str:

@@ -175,13 +175,12 @@ class ListedFindings:
         if not self.listed:
             return data_block({**header, "labels": [], "columns": [], "count": self.count, "listed": 0}, {})
         kept = self._parts[0]
-        labels, code = np.unique(kept.label.astype(str), return_inverse=True)
-        named = label_order(self.record, map(str, labels.tolist()))
+        found: list[str] = kept.label.tolist()
+        named = label_order(self.record, sorted(set(found)))
         code_of = {label: at for at, label in enumerate(named)}
-        back = np.array([code_of[str(label)] for label in labels.tolist()], np.uint32)
         arrays: dict[str, Values] = {
             "number": kept.number.astype(np.uint32),
-            "label": back[code],
+            "label": np.array([code_of[label] for label in found], np.uint32),
             "plane": kept.plane.astype(np.uint32),
             "area": kept.area,
             "score": kept.rank[:, 0].astype(np.float32),
@@ -268,6 +267,8 @@ def column_head(column: Column[FindingsBatch]) -> dict[str, object]:
 
 def as_numbers(values: Values) -> npt.NDArray[np.float64]:
     """The values of a column of numbers; NaN where one is not known."""
+    if values.dtype != object:
+        return values.astype(np.float64)
     return np.array([np.nan if value is None else value for value in values.tolist()], np.float64)
 
 

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 from limner.model.finding import Finding
 from limner.model.objects.watershed import MEAN, PERIMETER
 from limner.readers.geometry import Placement
 from limner.reports import columns, summary
+from limner.reports.cells import joined
 from limner.reports.columns import REVIEWED, FindingsCsv, findings_columns
 from limner.reports.dataframes import findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
@@ -57,6 +61,7 @@ def test_csv_json_and_arrays_have_the_same_values(
     column = Column("c", dtype, "said", lambda _: values, decimals=decimals)
     batch = Rows([object()] * len(cells))
     assert column.csv_cells(batch) == cells
+    assert joined([column.csv_bytes(batch), b"\n"], len(cells)).decode() == "".join(f"{cell}\n" for cell in cells)
     assert column.texts(batch) == ["".join(next(csv.reader([cell]), [])).removeprefix("'") for cell in cells]
     output = column.json_values(batch)
     json.dumps(output, allow_nan=False)
@@ -64,6 +69,14 @@ def test_csv_json_and_arrays_have_the_same_values(
         float(cell) if cell and dtype == "float64" else int(cell) if cell and "nt64" in dtype else cell.lstrip("'")
         for cell in next(csv.reader([",".join(cells)]))
     ]
+
+
+@given(st.lists(st.floats() | st.integers(1, 10**11).map(lambda one: one / 200), min_size=1))
+def test_numbers_are_rounded_to_nine_digits_as_python_formats_them(numbers: list[float]) -> None:
+    column: Column[Rows[float]] = Column("c", "float64", "said", lambda _: numbers)
+    made = column.array(Rows(numbers))
+    expected = [float(f"{one:.9g}") if math.isfinite(one) else math.nan for one in numbers]
+    assert np.array_equal(made, expected, equal_nan=True)
 
 
 def test_a_column_of_other_kinds_of_image_is_empty() -> None:

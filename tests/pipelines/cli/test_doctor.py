@@ -55,6 +55,8 @@ def test_a_scene_fits_some_models_and_lacks_what_others_need(limner: Limner, vir
         output.out
     )
     assert "4khd:small    suits it, at 10 m. Ships with limner" in output.out
+    assert "next         no card that ships suits every image: state what is missing" in output.out
+    assert "to try       limner plan" in output.out
     assert "gland         does not suit it" in output.out
     stated = limner("doctor", virginia, "--sensor", "sentinel-2-l1c")
     assert "csmask        suits it, at 30.01 m. Weights on this machine: none; missing: " in stated.out
