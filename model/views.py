@@ -328,7 +328,7 @@ def measure_coverage(
     that are neither.
     Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
     shared out by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
-    placement does not have them.
+    placement does not have them, or where a block reaches beyond the Earth, as at the limb of a geostationary image.
     """
     region, core = view.region, core_window(view.region)
     valid = to_region_mask(join_tiles(view.valid, view.grid), view)[core]
@@ -348,6 +348,7 @@ def measure_coverage(
     ]
     px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     m2 = box_areas_m2(boxes, placement)
+    m2 = None if m2 is None or np.isnan(m2).any() else m2
     valid_px, invalid_px, outside_px, masked_px = (math.fsum(share * px) for share in shares)
     valid_m2, invalid_m2, outside_m2, masked_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
     if view.masked is None:

@@ -21,7 +21,10 @@ _Share = tuple[float, float | None, int]  # pixels, m², regions
 
 
 def image_areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
-    """The image's area by status and reason. The parts sum to the whole, since cores partition the image."""
+    """The image's area by status and reason. The parts sum to the whole, since cores partition the image.
+
+    In square metres where those of every part are known: an image that reaches beyond the Earth has none.
+    """
     cores = [region.core for region in plan.regions]
     m2 = box_areas_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
     pixel = pixel_area_m2(plan.info)
@@ -36,12 +39,14 @@ def image_areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, .
         each = box_areas_m2([(one.x0, one.y0, one.x1, one.y1)], plan.info.placement)
         shares = [(one.width * one.height, None if each is None else float(each[0]), 1)] * len(plan.left_out)
         parts.setdefault(("skipped", NOT_CHOSEN), []).extend(shares)
+    square_metres = [share[1] for shares in parts.values() for share in shares if share[0]]
+    in_metres = m2 is not None and not any(one is None or math.isnan(one) for one in square_metres)
     areas: list[Area] = []
     for status, reason in sorted(parts, key=lambda key: (_AREA_STATUSES.index(key[0]), key[1])):
         shares = parts[status, reason]
         pixels = math.fsum(share[0] for share in shares)
         metres = math.fsum(share[1] or 0.0 for share in shares)
-        known = metres if m2 is not None else None if pixel is None else pixels * pixel
+        known = metres if in_metres else None if pixel is None else pixels * pixel
         areas.append(Area(status, reason, pixels, known, sum(share[2] for share in shares)))
     return tuple(areas)
 

@@ -168,6 +168,21 @@ def test_what_fills_no_pixel_of_the_overview_by_half_is_skipped(
     assert sum(area.pixels for area in image.areas if area.status == "analysed") == analysed
 
 
+def test_a_geostationary_image_with_the_limb_of_the_earth_has_no_square_metres(tmp_path: Path, limner: Limner) -> None:
+    disk = {"crs": "+proj=geos +h=35785831 +lon_0=0 +ellps=GRS80 +sweep=y", "width": 64, "height": 64}
+    place: Any = {**disk, "transform": rasterio.Affine(174000, 0, -5568000, 0, -174000, 5568000)}
+    with rasterio.open(tmp_path / "disk.tif", "w", driver="GTiff", count=3, dtype="uint8", **place) as file:
+        file.write(np.random.default_rng(1).integers(1, 255, (3, 64, 64), dtype=np.uint8))
+    said = limner("run", tmp_path / "disk.tif", "--model", "threshold:red", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    areas = {row["item"]: row for row in rows(tmp_path / "out" / "areas.csv")}
+    assert float(areas["analysed"]["area_px"]) == 64 * 64
+    assert {row["area_m2"] for row in areas.values()} == {""}
+    known = [float(row["area_m2"]) for row in rows(tmp_path / "out" / "findings.csv") if row["area_m2"]]
+    assert known
+    assert max(known) < 5.1e14
+
+
 def area_file(path: Path, box: tuple[float, float, float, float]) -> Path:
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
