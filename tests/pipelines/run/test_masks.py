@@ -39,6 +39,11 @@ def sizes(run: Run) -> dict[tuple[str, str], float]:
     return {(area.status, area.reason): area.pixels for area in run.record.images[0].areas}
 
 
+def outcomes(run: Run) -> dict[str, tuple[str, str]]:
+    """The status of each file by its name, and why."""
+    return {Path(file.path).name: (file.status, file.reason) for file in run.record.files}
+
+
 def outlines(run: Run) -> dict[str, Any]:
     found: dict[str, list[shapely.Geometry]] = {}
     for one in run.record.images[0].findings():
@@ -209,7 +214,7 @@ def test_the_quality_band_of_landsat(tmp_path: Path, scene: Path, card: Path) ->
     assert sizes(run)["skipped", "cloud mask"] == 25 * WIDTH
     folder = limner.run(tmp_path, model=str(card), out=tmp_path / "2", mask="QA_PIXEL", reports="files-csv")
     assert folder.exit_code == 0
-    told = {Path(row.path).name: (row.status, row.reason) for row in folder.files.itertuples()}
+    told = outcomes(folder)
     assert told["scene.tif"] == ("read", "")
     assert told["scene_QA_PIXEL.tif"] == ("skipped", f"the QA_PIXEL of {scene}")
     save(tmp_path / "scene_QA_PIXEL.tif", np.full((HEIGHT, WIDTH), 2720, dtype=np.uint16))
@@ -221,7 +226,7 @@ def test_the_quality_band_of_landsat(tmp_path: Path, scene: Path, card: Path) ->
 def test_a_mask_in_the_input_folder_is_no_image(tmp_path: Path, card: Path) -> None:
     mask = save(tmp_path / "mask.tif", np.zeros((HEIGHT, WIDTH), dtype=np.uint8))
     run = limner.run(tmp_path, model=str(card), out=tmp_path / "out", mask=str(mask), reports="files-csv")
-    told = {Path(row.path).name: (row.status, row.reason) for row in run.files.itertuples()}
+    told = outcomes(run)
     assert told["scene.tif"] == ("read", "")
     assert told["mask.tif"] == ("skipped", "the mask, as --mask says")
 

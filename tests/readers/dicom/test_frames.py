@@ -56,7 +56,7 @@ def test_only_the_requested_frame_is_decoded(tmp_path: Path, making: ModuleType)
 
 
 def test_lossy_jpeg_of_12_bits_is_refused_with_the_way_out() -> None:
-    (info,) = scan_with(READER, get_testdata_file("JPEG-lossy.dcm", download=False), {})
+    (info,) = scan_with(READER, str(get_testdata_file("JPEG-lossy.dcm", download=False)), {})
     refused = r"codec supports \(found: 12-bit lossy JPEG\)\. Decompress it with dcmdjpeg"
     with READER.open(info) as image, pytest.raises(ReadError, match=refused):
         image.read(info.box, (8, 8))
