@@ -327,7 +327,8 @@ class _Scanner:
         try:
             head = b"" if is_remote(path) else read_head(path)
             if not head and not named:
-                yield ScannedFile(path, "skipped", reason="it is empty")
+                empty = ScannedFile(path, "skipped", reason="it is empty")
+                yield self._unrecognised(path, head, named=named) if path.lower().endswith(_IMAGES) else empty
                 return
             name = self._choose(path, head, named=named)
             if name is None:
@@ -353,7 +354,7 @@ class _Scanner:
 
     def _unrecognised(self, path: str, head: bytes, *, named: bool) -> ScannedFile:
         """The row of a file without a reader: in a folder it is skipped unless its format or name is an image's."""
-        found = self._formats[path]
+        found = self._formats.get(path)
         if found is not None:
             if named or not found.auxiliary:
                 return ScannedFile(path, "failed", reason=str(found.refusal(path)))

@@ -117,13 +117,13 @@ def test_every_file_of_a_folder_has_a_row(write_raster: WriteRaster, places: Pla
     write_raster("in/sub/a.tif", places(8, 8))
     write_raster("in/A.tif", places(8, 8))
     (tmp_path / "in" / "notes.txt").write_text("hello", encoding="utf-8")
-    (tmp_path / "in" / "empty.tif").touch()
+    (tmp_path / "in" / "empty.log").touch()
     (tmp_path / "in" / ".hidden").mkdir()
     (tmp_path / "in" / ".hidden" / "x.tif").touch()
     rows = scan([str(tmp_path / "in")], {})
-    assert [Path(row.path).name for row in rows] == ["A.tif", "b.tif", "empty.tif", "notes.txt", "a.tif"]
+    assert [Path(row.path).name for row in rows] == ["A.tif", "b.tif", "empty.log", "notes.txt", "a.tif"]
     assert [row.status for row in rows] == ["read", "read", "skipped", "skipped", "read"]
-    assert row(rows, "empty.tif").reason == "it is empty"
+    assert row(rows, "empty.log").reason == "it is empty"
     assert "first bytes" in row(rows, "notes.txt").reason
     assert [row.infos[0].id for row in rows if row.infos] == ["a", "b", "a-2"]
     assert rows == scan([str(tmp_path / "in")], {})
@@ -160,8 +160,10 @@ def test_a_file_in_a_folder_that_is_no_image_as_its_name_says_fails(tmp_path: Pa
     (tmp_path / "a.tif").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
     (tmp_path / "b.JPG").write_text("<!DOCTYPE html>")
     (tmp_path / "c.md").write_text("<!DOCTYPE html>")
+    (tmp_path / "d.png").touch()
     rows = scan([str(tmp_path)], {})
-    assert [row.status for row in rows] == ["failed", "failed", "skipped"]
+    assert [row.status for row in rows] == ["failed", "failed", "skipped", "failed"]
+    assert "(found: 0 bytes). Fetch it again" in rows[3].reason
     assert rows[0].reason.endswith("(found: a pointer of Git LFS). Fetch the file itself with `git lfs pull`.")
     assert rows[1].reason.endswith(
         "(found: it begins with b'<!DOCTYP'). Fetch it again if it is an image, or leave it out."
