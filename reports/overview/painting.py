@@ -49,6 +49,7 @@ _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
 _FILL_ALPHA = 105  # of 255
 _PARTS_AT_ONCE = 100_000  # parts that are in memory
+_SHAPES_AT_ONCE = 4_096  # of them whose coordinates are Python numbers
 _HELD = 150_000  # findings up to which all of an image are in memory
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
 
@@ -294,8 +295,11 @@ def _draw_parts(
         needed, place = np.unique(parts.finding[here], return_inverse=True)
         table = findings.take(needed)
         shapes, owner = shapely.get_parts(table.geometries, return_index=True)
-        chosen = np.searchsorted(owner, np.arange(len(needed)))[place] + parts.number[here]
-        _draw(pens, shapes[chosen], placed, (parts.label[here] - first + 1).tolist(), table.is_area[place])
+        shapes = shapes[np.searchsorted(owner, np.arange(len(needed)))[place] + parts.number[here]]
+        codes, areas = parts.label[here] - first + 1, table.is_area[place]
+        for begin in range(0, len(shapes), _SHAPES_AT_ONCE):
+            now = slice(begin, begin + _SHAPES_AT_ONCE)
+            _draw(pens, shapes[now], placed, codes[now].tolist(), areas[now])
     filled, lines = np.asarray(fill), np.asarray(line)
     lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
     for code, colour in enumerate(colours[first : first + _CODES], start=1):
