@@ -237,7 +237,7 @@ def read_yaml(path: Path, subject: str) -> UntrustedDict:
 def parse_yaml(text: str, subject: str, *, shipped: bool = False) -> UntrustedDict:
     """The mapping in a YAML text. Raises `ModelError` for anything else, and beyond the limits of `_check`.
 
-    One that is `shipped` with limner is parsed in C, ten times as fast, where nesting has no limit.
+    One that is `shipped` with limner is parsed in C, which is faster and does not limit nesting.
     """
     with wrap_errors(subject, "must be YAML", remedy=CHECK_FILE):
         found: object = yaml.load(text, Loader=_ShippedLoader if shipped else _Loader)  # noqa: S506 - SafeLoaders that are stricter still

@@ -13,6 +13,7 @@ from limner.model.finding import Finding
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Plane
 from limner.readers.overview import Montage
+from limner.reports.overview import painting
 from limner.reports.overview import writer as overview
 from limner.reports.overview.painting import (
     LONGEST,
@@ -97,6 +98,21 @@ def test_a_hole_shows_the_picture_and_an_island_in_it_its_own_colour(image: Make
         assert tuple(shown[300, 300]) == GREY
         assert shown[480, 480, 1] > 150
         assert shown[180, 180, 0] > 150
+
+
+@pytest.mark.parametrize("most", ["_PARTS_AT_ONCE", "_SHAPES_AT_ONCE"])
+def test_a_picture_does_not_depend_on_how_many_shapes_are_drawn_at_once(
+    image: MakeImage, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    """Areas with holes, of several parts, and boxes, which overlap, so that their order shows."""
+    findings: list[Finding] = []
+    for x in range(0, 800, 100):
+        disc = shapely.Point(x, x).buffer(90).difference(shapely.Point(x, x).buffer(20))
+        findings.append(Finding("water", shapely.union(disc, shapely.box(x, 0, x + 30, 30)), "area"))
+        findings.append(Finding("land", shapely.box(x, x, x + 70, x + 120), "box"))
+    whole = picture(image("a", Placement.pixels()), findings)
+    monkeypatch.setattr(painting, most, 3)
+    assert np.array_equal(picture(image("a", Placement.pixels()), findings), whole)
 
 
 def test_a_tiny_detection_can_be_seen(image: MakeImage) -> None:
