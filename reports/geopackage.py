@@ -34,6 +34,7 @@ _LAST_CHANGE = "2000-01-01T00:00:00.000"  # a fixed time, so that the same findi
 _VERSION = "1.2"  # which programs with GDAL 2.3 and later know
 _UTC = 100  # as GDAL codes it
 _WRITTEN_AT_ONCE = 40_000  # findings
+_VERTICES_AT_ONCE = 1_000_000
 _ABOUT = "about"
 _REDUNDANT = {"world", "run"}  # topics of columns that the geometry, the CRS and the table `about` already state
 _STYLES = "layer_styles"
@@ -106,6 +107,7 @@ class _Layer:
         self._polygonal = columnar(image.findings()).polygonal
         self._shapes: list[Values] = []
         self._values: list[list[Values]] = []
+        self._vertices = 0
         self._rows = -1  # a layer is written even where it is empty
 
     def add(self, batch: FindingsBatch) -> None:
@@ -113,7 +115,8 @@ class _Layer:
         self._shapes.append(batch_to_wkb(batch))
         self._values.append([column.array(batch) for column in self._columns])
         self._rows = max(0, self._rows) + len(batch)
-        if self._rows >= _WRITTEN_AT_ONCE:
+        self._vertices += int(batch.table.vertices.sum())
+        if self._rows >= _WRITTEN_AT_ONCE or self._vertices >= _VERTICES_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
@@ -139,7 +142,7 @@ class _Layer:
             append=True,
             layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
         )
-        self._shapes, self._values, self._rows = [], [], -1
+        self._shapes, self._values, self._rows, self._vertices = [], [], -1, 0
 
 
 def field_values(column: Column[Any], values: Values) -> tuple[Values, Values | None]:
