@@ -36,7 +36,10 @@ HIDDEN = {"cheap": 3, "balanced": 8, "dear": 48}
 SMALL = 1024
 """Side of an image of one region."""
 MAKERS = {"scene": write_scene, "real scene": big_scene.write_scene, "slide": write_slide}
-WORDS = {"real scene": {"model": "csmask", "sensor": "sentinel-2-l1c", "bands": ",".join(BANDS)}, "slide": {"microns_per_pixel": "0.5"}}
+WORDS = {
+    "real scene": {"model": "csmask", "sensor": "sentinel-2-l1c", "bands": ",".join(BANDS)},
+    "slide": {"microns_per_pixel": "0.5"},
+}
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Clocks = npt.NDArray[np.float64]
 """Seconds of the wall clock, the main thread, and all threads and processes."""

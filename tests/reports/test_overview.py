@@ -102,9 +102,7 @@ def test_a_hole_shows_the_picture_and_an_island_in_it_its_own_colour(image: Make
         assert shown[180, 180, 0] > 150
 
 
-@pytest.mark.parametrize(
-    ("module", "most"), [(painting, "_PARTS_HELD"), (painting, "_HELD"), (merged_findings, "BATCH")]
-)
+@pytest.mark.parametrize(("module", "most"), [(painting, "_IN_MEMORY"), (merged_findings, "BATCH")])
 def test_a_picture_does_not_depend_on_how_many_shapes_are_drawn_at_once(
     image: MakeImage, monkeypatch: pytest.MonkeyPatch, module: ModuleType, most: str
 ) -> None:
