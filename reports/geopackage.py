@@ -40,6 +40,7 @@ GEOMETRY: Final = "geom"
 _LAST_CHANGE = "2000-01-01T00:00:00.000"  # a fixed time, so that the same findings give the same bytes
 _VERSION = "1.2"  # which programs with GDAL 2.3 and later know
 _WRITTEN_AT_ONCE = 40_000  # findings
+_VERTICES_AT_ONCE = 1_000_000
 _ABOUT = "about"
 _POLYGON = b"\1\3\0\0\0"  # how WKB of a polygon begins
 _ONE_PART = b"\1\6\0\0\0\1\0\0\0"  # and of a MultiPolygon, up to the only part
@@ -115,13 +116,15 @@ class _Layer:
         names = _unique([column.name for column in columns], keep=".")
         self._schema = arrow_schema(columns, names=names, geometry=GEOMETRY)
         self._batches: list[pa.RecordBatch] = []  # of which an image without findings has one, too
+        self._vertices = 0
 
     def add(self, batch: FindingsBatch) -> None:
         """Add a batch."""
         outlines = batch_to_wkb(batch)
         shapes = multipolygons(outlines) if self._polygonal else outlines
         self._batches.append(arrow_batch(self._columns, batch, shapes, self._schema))
-        if sum(map(len, self._batches)) >= _WRITTEN_AT_ONCE:
+        self._vertices += int(batch.table.vertices.sum())
+        if sum(map(len, self._batches)) >= _WRITTEN_AT_ONCE or self._vertices >= _VERTICES_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
@@ -130,7 +133,7 @@ class _Layer:
             return
         kind = "MultiPolygon" if self._polygonal else "Unknown"
         write_layer(self._path, self._batches, self.name, geometry_type=kind, crs=self._crs)
-        self._batches = []
+        self._batches, self._vertices = [], 0
 
 
 def multipolygons(outlines: Values) -> Values:

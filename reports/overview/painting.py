@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.finding import Finding
 from ...model.findings_table import FindingsTable
-from ...model.merged_findings import BATCH, MergedFindings, columnar
+from ...model.merged_findings import MergedFindings, columnar, in_batches, spans
 from ...readers.geometry import Box, Points
 from ...readers.image import Mask
 from ...readers.orientation import UPRIGHT, Orientation
@@ -48,9 +48,8 @@ SMALLEST = 7.0
 _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
 _FILL_ALPHA = 105  # of 255
-_PARTS_AT_ONCE = 100_000  # parts that are in memory
-_SHAPES_AT_ONCE = 4_096  # of them whose coordinates are Python numbers
-_HELD = 150_000  # findings up to which all of an image are in memory
+_HELD = 3_000_000  # vertices of parts that are in memory, and up to which all findings of an image are
+_PARTS_HELD = 100_000
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
 
 
@@ -154,7 +153,7 @@ def draw_findings(
     skipped, unreadable = unanalysed_masks(image, base.size)
     result = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
     every = columnar(findings)
-    if len(every) <= _HELD:
+    if every.vertices.sum() <= _HELD:
         every = every[:]  # read once
 
     def placed(xy: Points) -> Points:
@@ -182,30 +181,34 @@ class _Parts:
     """Its place among the parts of its finding."""
     label: npt.NDArray[np.intp]
     """Its place in `labels`."""
+    vertices: npt.NDArray[np.intp]
 
     @classmethod
     def of(cls, findings: FindingsTable | MergedFindings, bounds: Callable[[Shapes], npt.NDArray[np.float64]]) -> Self:
         """The largest first, since what lies inside comes later; `bounds` are those of shapes in shown px."""
         rows: list[npt.NDArray[np.generic]] = []
         labels: dict[str, int] = {}
-        for start in range(0, max(1, len(findings)), BATCH):
-            table = findings[start : start + BATCH]
+        for start, table in in_batches(findings):
             parts, owner = shapely.get_parts(table.geometries, return_index=True)
             codes = np.array([labels.setdefault(one, len(labels)) for one in table.label], np.intp)
             x0, y0, x1, y1 = bounds(parts).reshape(-1, 4).T
             number = np.arange(len(owner)) - np.searchsorted(owner, owner)
-            rows.append(np.stack([owner + start, number, codes[owner], np.nan_to_num((x1 - x0) * (y1 - y0))]))
-        finding, number, code, size = np.concatenate(rows, axis=1)
+            size = np.nan_to_num((x1 - x0) * (y1 - y0))
+            rows.append(np.stack([owner + start, number, codes[owner], shapely.get_num_coordinates(parts), size]))
+        finding, number, code, vertices, size = np.concatenate([np.empty((5, 0)), *rows], axis=1)
         order = np.argsort(-size, kind="stable")
         named = sorted(labels)
         place = np.empty(len(named), np.intp)
         place[[labels[one] for one in named]] = np.arange(len(named))
-        finding, number, code = (column[order].astype(np.intp) for column in (finding, number, code))
-        return cls(named, finding, number, place[code])
+        finding, number, code, vertices = (
+            column[order].astype(np.intp) for column in (finding, number, code, vertices)
+        )
+        return cls(named, finding, number, place[code], vertices)
 
     def chosen(self, mask: Mask) -> Self:
         """Some of them."""
-        return replace(self, finding=self.finding[mask], number=self.number[mask], label=self.label[mask])
+        columns = {name: getattr(self, name)[mask] for name in ("finding", "number", "label", "vertices")}
+        return replace(self, **columns)
 
 
 def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, Mask]:
@@ -290,15 +293,13 @@ def _draw_parts(
     size = (picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING)
     fill, line = Image.new("L", size), Image.new("L", size)
     pens = ImageDraw.Draw(fill), ImageDraw.Draw(line)
-    for start in range(0, len(parts.finding), _PARTS_AT_ONCE):
-        here = slice(start, start + _PARTS_AT_ONCE)
+    for here in spans(parts.vertices, _PARTS_HELD, _HELD):
         needed, place = np.unique(parts.finding[here], return_inverse=True)
         table = findings.take(needed)
         shapes, owner = shapely.get_parts(table.geometries, return_index=True)
         shapes = shapes[np.searchsorted(owner, np.arange(len(needed)))[place] + parts.number[here]]
         codes, areas = parts.label[here] - first + 1, table.is_area[place]
-        for begin in range(0, len(shapes), _SHAPES_AT_ONCE):
-            now = slice(begin, begin + _SHAPES_AT_ONCE)
+        for now in spans(parts.vertices[here]):
             _draw(pens, shapes[now], placed, codes[now].tolist(), areas[now])
     filled, lines = np.asarray(fill), np.asarray(line)
     lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
