@@ -19,6 +19,7 @@ import shapely
 
 from ..readers.files import atomic_path
 from ..readers.geodesy import parse_crs
+from .arrow import arrow_type
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch, Numbers, Shapes
@@ -39,8 +40,6 @@ ROW_GROUP: Final = 16_384
 
 _CURVE: Final = 16  # bits of each coordinate on the Hilbert curve
 _SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
-ARROW_TYPES: Final = {"int64": "int64", "Int64": "int64", "float64": "float64", "boolean": "bool_", "string": "string"}
-"""pyarrow's types by those of columns, but for categories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ def _type(column: Column[FindingsBatch]) -> "pa.DataType":
 
     if column.dtype == "category":
         return pa.dictionary(pa.int32(), pa.string())
-    return getattr(pa, ARROW_TYPES[column.dtype])()
+    return arrow_type(column)
 
 
 def _array(column: Column[FindingsBatch], batch: FindingsBatch) -> "pa.Array[Any]":

@@ -111,7 +111,7 @@ _Outcome = Sequence[Path] | Exception
 
 @contextmanager
 def _rare_collections() -> Generator[None]:
-    """Let Python look for cyclic garbage after 100,000 new objects, not 700, as it would for each of some geometries."""
+    """Let Python look for cyclic garbage after 100,000 new objects, not 700: a batch has as many geometries."""
     before = gc.get_threshold()
     gc.set_threshold(100_000, *before[1:])
     try:
