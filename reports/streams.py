@@ -1,11 +1,12 @@
 """Reports that are written together, in one pass over the findings of a run."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from .measures import FindingsBatch, batches
-from .writer import Record, Writer
+from .writer import ImageFiles, ImageRecord, Record, Writer
 
 Stream = Generator[None, FindingsBatch | None, Sequence[Path]]
 """Writes a report of the batches that it is sent, image by image, then None; returns the files.
@@ -41,3 +42,25 @@ def write_stream(stream: Stream, record: Record) -> Sequence[Path]:
         return send(stream, None) or ()
     finally:
         stream.close()
+
+
+def stream_per_image(start: Callable[[ImageRecord], Stream], omitted: Container[str] = ()) -> Stream:
+    """A stream that consists of one for each image that is not omitted, of which some may fail: see `ImageFiles`."""
+    files, stream, image = ImageFiles(), None, None
+    try:
+        while True:
+            batch = yield
+            if stream is not None and image is not None and (batch is None or batch.first == 1):
+                files.attempt(image, partial(send, stream, None))
+                stream = None
+            if batch is None:
+                return files.finish()
+            image = batch.image
+            if batch.first == 1 and image.info.id not in omitted:
+                stream = start(image)
+                stream = stream if files.attempt(image, partial(next, stream)) else None
+            if stream is not None and not files.attempt(image, partial(send, stream, batch)):
+                stream = None
+    finally:
+        if stream is not None:
+            stream.close()
