@@ -131,7 +131,7 @@ class _Answers(logging.Filter):
         super().__init__()
         self._thread = threading.local()
 
-    def listen(self) -> None:
+    def start(self) -> None:
         """Begin, if it has not begun."""
         logger = logging.getLogger("rasterio._err")
         if self not in logger.filters:
@@ -202,7 +202,7 @@ def gdal_env(name: str) -> Generator[None]:
     }
     if is_remote(name):
         settings |= REMOTE
-        _answers.listen()
+        _answers.start()
     if "://" not in name and not _NETWORK_PATH.search(name):
         settings["CPL_VSIL_CURL_ALLOWED_FILENAME"] = "nothing"
     with rasterio.Env(**settings):
