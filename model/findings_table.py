@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Protocol, Self, overload
 
@@ -101,6 +101,11 @@ class FindingsTable(Sequence[Finding]):
     def geometries(self) -> Objects:
         """(N,) shapely geometries in level-0 pixels. Raises `ShapelyError` where WKB is damaged."""
         return shapely.from_wkb(self.shapes) if len(self) and isinstance(self.shapes[0], bytes) else self.shapes
+
+    @property
+    def encoded(self) -> Self:
+        """The same findings with their geometries as WKB, which takes less memory."""
+        return replace(self, shapes=objects(shapely.to_wkb(self.geometries)))
 
     @cached_property
     def bounds(self) -> Floats:

@@ -190,7 +190,7 @@ class Rows:
         """Read every chunk once."""
         codes: dict[str, int] = {}
         kinds = {kind: code for code, kind in enumerate(_KINDS)}
-        parts: list[tuple[npt.NDArray[np.generic], ...]] = []
+        parts: list[list[npt.NDArray[np.generic]]] = []
         numbers, notes, polygonal, read = set[str](), set[str](), True, _Chunks(chunks)
         for number in range(len(chunks)):
             table = read.read(number)
@@ -200,13 +200,13 @@ class Rows:
             boxes = (table.kind == "box") & ~np.isnan(table.window[:, 0])
             at = np.full(len(table), number, np.int32), np.arange(len(table), dtype=np.int32)
             plane = table.plane.astype(np.int32)
-            parts.append((label, plane, kind, table.bounds, table.vertices, area & table.cut, boxes, *at))
+            parts.append([label, plane, kind, table.bounds, table.vertices, area & table.cut, boxes, *at])
             numbers.update(table.numbers)
             notes.update(table.notes)
             polygonal &= table.polygonal
         if not parts:
             return cls.of([FindingsTable.of(())])
-        columns = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        columns = [np.concatenate([part.pop(0) for part in parts]) for _ in range(len(parts[0]))]
         labels = sorted(codes)
         places = np.empty(len(codes), np.int32)
         places[[codes[label] for label in labels]] = np.arange(len(codes))
@@ -238,17 +238,22 @@ class Rows:
         parts = [(self, rows, 0)] + ([(both, np.arange(len(others)), len(self.chunks.chunks))] if both else [])
         code = {label: place for place, label in enumerate(labels)}
 
-        def column(name: str) -> npt.NDArray[Any]:
-            return np.concatenate([getattr(part, name)[rows] for part, rows, _ in parts])
+        def column(name: str, side: int | None = None) -> npt.NDArray[Any]:
+            columns = [getattr(part, name) for part, _, _ in parts]
+            if name == "label":
+                columns = [np.array([code[one] for one in p.labels], np.int32)[p.label] for p, _, _ in parts]
+            if side is not None:
+                columns = [values[:, side] for values in columns]
+            return np.concatenate([values[rows] for values, (_, rows, _) in zip(columns, parts, strict=True)])
 
-        label = np.concatenate([np.array([code[one] for one in p.labels], np.int32)[p.label[r]] for p, r, _ in parts])
         chunk = np.concatenate([p.chunk[r] + offset for p, r, offset in parts])
-        x0, y0, x1, y1 = column("bounds").T
-        keys = (column("kind"), x1, y1, x0, y0, column("plane"), label)
-        order = np.lexsort(keys)
+        keys = [("kind", None), *(("bounds", side) for side in (2, 3, 0, 1)), ("plane", None), ("label", None)]
+        order = np.arange(len(chunk))
+        for key in keys:  # the last one counts most; one at a time is in memory
+            order = order[np.argsort(column(*key)[order], kind="stable")]
         chunk, row = chunk[order], column("row")[order]
         found = MergedFindings(
-            self.chunks.and_more(others),
+            self.chunks.and_more(replace(others)),
             chunk,
             row,
             column("vertices")[order],
@@ -259,7 +264,8 @@ class Rows:
         )
         same = np.ones(max(0, len(order) - 1), dtype=np.bool_)
         for key in keys:
-            same &= key[order][1:] == key[order][:-1]
+            values = column(*key)[order]
+            same &= values[1:] == values[:-1]
         _sort_ties(found, same, chunk, row)
         return found
 
