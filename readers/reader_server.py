@@ -1,6 +1,7 @@
 """Methods of readers that are called in the sandboxed process, with values and results that JSON can hold."""
 
 import importlib
+from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -9,10 +10,9 @@ from .image import FolderReader, Reader
 from .options import options_of, parse_options
 
 
-def is_sandboxed(maker: str) -> bool:
-    """Whether the class of a reader can be imported here, and its methods called."""
-    kind = _class(maker)
-    return isinstance(kind, type) and not getattr(kind, "isolated", False)
+def identify(readers: Sequence[tuple[str, str]], uri: str, head: str) -> list[int | None]:
+    """The confidence of each of the readers, (name, "module:class"); None for one that cannot be called here."""
+    return [run_reader("identify", name, maker, uri, head) if _is_callable(maker) else None for name, maker in readers]
 
 
 def run_reader(method: str, name: str, maker: str, uri: str, argument: Any) -> Any:
@@ -32,6 +32,16 @@ def run_method(method: str, reader: Reader, name: str, uri: str, argument: Any) 
     found = reader.scan_folder(uri, options)
     failed = [[list(files), error.parts] for files, error in found.failed]
     return [info.to_json() for info in found.infos], failed, found.side
+
+
+@cache
+def _is_callable(maker: str) -> bool:
+    """Whether the class of a reader can be imported here, and its methods called."""
+    try:
+        kind = _class(maker)
+    except Exception:  # noqa: BLE001 - whatever a plug-in raises, the caller tells it when it imports the plug-in
+        return False
+    return isinstance(kind, type) and not getattr(kind, "isolated", False)
 
 
 @cache
