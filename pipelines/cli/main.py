@@ -11,7 +11,6 @@ import traceback
 from collections import Counter
 from copy import copy
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -57,6 +56,8 @@ app.add_typer(review_app, name="review")
 def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Annotate images too large to look at. For research use only."""
     if show_version:
+        from importlib.metadata import version
+
         print_result(f"limner {version('limner')}")
         raise typer.Exit
 
