@@ -53,12 +53,12 @@ def identify(candidates: Mapping[str, Reader], makers: Mapping[str, str], uri: s
 
 def scan_file(name: str, reader: Reader, uri: str, options: Options) -> tuple[ImageInfo, ...]:
     """Call `Reader.scan` of the reader `name`. Raises `LimnerError`, also where the file breaks the reader."""
-    return tuple(map(ImageInfo.from_json, _ask("scan_file", name, reader, uri, options.texts(), SCAN_SECONDS)))
+    return tuple(map(ImageInfo.from_json, _ask("scan_file", name, reader, uri, _texts(options), SCAN_SECONDS)))
 
 
 def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> FolderScan:
     """Call `FolderReader.scan_folder`, or else `Reader.scan` for a folder. Raises `LimnerError` likewise."""
-    infos, failed, side = _ask("scan_folder", name, reader, folder, options.texts(), FOLDER_SECONDS)
+    infos, failed, side = _ask("scan_folder", name, reader, folder, _texts(options), FOLDER_SECONDS)
     return FolderScan(
         tuple(map(ImageInfo.from_json, infos)),
         tuple(
@@ -94,6 +94,10 @@ def _ask(method: str, name: str, reader: Reader, uri: str, argument: Any, second
 
 def _call(function: str, *arguments: Any, seconds: float) -> Any:
     return run_sandboxed(f"{_SERVER}:{function}", *arguments, seconds=seconds, megabytes=SCAN_MEMORY_MB)
+
+
+def _texts(options: Options) -> dict[str, str] | None:
+    return None if options == type(options).model_construct() else options.texts()
 
 
 def _limit(uri: str, seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -21,17 +22,21 @@ def run_reader(method: str, name: str, maker: str, uri: str, argument: Any) -> A
 
 
 def run_method(method: str, reader: Reader, name: str, uri: str, argument: Any) -> Any:
-    """Call a method of a reader with a value from JSON, and return its result as JSON."""
+    """Call a method of a reader with a value from JSON, and return its result as JSON.
+
+    argument: the first bytes of a file to identify; else texts of options, None where all have their defaults.
+    """
     if method == "identify":
         return reader.identify(uri, argument.encode("latin-1"))
-    options = parse_options(options_of(reader), argument, f"reader {name!r}")
+    model = options_of(reader)
+    options = model.model_construct() if argument is None else parse_options(model, argument, f"reader {name!r}")
     if method == "scan_file":
-        return [info.to_json() for info in reader.scan(uri, options)]
+        return [asdict(info) for info in reader.scan(uri, options)]
     if not isinstance(reader, FolderReader):
-        return [info.to_json() for info in reader.scan(uri, options)], [], []
+        return [asdict(info) for info in reader.scan(uri, options)], [], []
     found = reader.scan_folder(uri, options)
     failed = [[list(files), error.parts] for files, error in found.failed]
-    return [info.to_json() for info in found.infos], failed, found.side
+    return [asdict(info) for info in found.infos], failed, found.side
 
 
 @cache

@@ -20,11 +20,10 @@ from .gdal import CACHE_BYTES, limit_cache
 from .geotiff import RasterReader
 from .joined_bands import is_raster, join_bands, scan_band
 from .metadata import RasterOptions
-from .stac import StacItem, holds_items, is_item_url, read_item
-from .stac_scene import scan_item, scan_items
 
 if TYPE_CHECKING:
     from .scene_image import SceneImage
+    from .stac import StacItem
 
 MIN_BANDS = 2
 NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -60,7 +59,9 @@ class SceneReader:
         if not Path(uri).is_dir() and not self.is_archive(uri, b"{"):
             if not _is_stac(uri):
                 return _scan_variables(uri, options)
-            return [scan_item(uri, read_item(uri, remote=options.remote_assets), options)]
+            from .stac_scene import scan_file
+
+            return [scan_file(uri, options)]
         found = self.scan_folder(uri, options)
         if found.failed:
             raise found.failed[0][1]
@@ -71,13 +72,19 @@ class SceneReader:
 
     def is_archive(self, uri: str, head: bytes) -> bool:
         """Whether a file lists STAC items: a collection, a catalogue or a collection of items."""
-        return (is_remote(uri) or head.lstrip().startswith(b"{")) and _is_stac(uri) and holds_items(uri)
+        if not (is_remote(uri) or head.lstrip().startswith(b"{")) or not _is_stac(uri):
+            return False
+        from .stac import holds_items
+
+        return holds_items(uri)
 
     def scan_folder(self, folder: str, options: RasterOptions) -> FolderScan:
         """The scenes in a folder or a list of STAC items, those that failed with their files, and side files.
 
         An item of STAC counts where its assets lie in the folder; else it is a side file, and they are other files.
         """
+        from .stac_scene import scan_item, scan_items
+
         if not Path(folder).is_dir():
             return scan_items(folder, options)
         infos: list[ImageInfo] = []
@@ -142,16 +149,20 @@ def _join_variables(group: Sequence[ImageInfo]) -> ImageInfo:
 
 def _is_stac(uri: str) -> bool:
     if is_remote(uri):
+        from .stac import is_item_url
+
         return is_item_url(uri)
     found = recognise(uri, b"{")
     return found is not None and found.key == "stac"
 
 
-def _items(folder: str, *, remote: bool = False) -> list[tuple[str, StacItem]]:
+def _items(folder: str, *, remote: bool = False) -> "list[tuple[str, StacItem]]":
     """The STAC items in a folder that have an asset that can be read, with their files."""
     found: list[tuple[str, StacItem]] = []
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() in {".json", ".geojson"} and path.is_file() and _is_stac(str(path)):
+            from .stac import read_item
+
             with suppress(ReadError):
                 item = read_item(str(path), remote=remote)
                 found += [(str(path), item)] if item.assets else []
