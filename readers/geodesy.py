@@ -78,6 +78,11 @@ class Ellipsoid:
         return self.axis**2 * (1.0 - e2) / 2.0 * (sine / (1.0 - e2 * sine**2) + np.arctanh(e * sine) / e)
 
 
+def load_proj() -> None:
+    """Load PROJ and open its database, which otherwise the first CRS does."""
+    parse_crs("EPSG:4326")
+
+
 def parse_crs(text: str) -> "pyproj.CRS":
     """Parse a CRS. Raises `ReadError` where PROJ cannot, or where it refers to files other than PROJ's own."""
     import pyproj

@@ -144,6 +144,8 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
+    from ...readers.geodesy import load_proj
+    from ...readers.sandbox import while_waiting
     from ..describe import scanned_json, scanned_text
     from ..run.option_checks import check_options
     from ..run.redaction import scan_with_redaction, unmatched_entries
@@ -151,6 +153,7 @@ def info_command(
     check_options(settings)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
+    while_waiting(load_proj)  # maps need it
     found, redactor = scan_with_redaction(settings)
     if unmatched := unmatched_entries(settings, found, redactor):
         print_message(unmatched)
