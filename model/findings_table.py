@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Protocol, Self, overload
 
@@ -23,6 +23,7 @@ POLYGONAL: Final = frozenset({3, 6})
 """Shapely's type numbers of Polygon and MultiPolygon."""
 
 _OBJECTS: Final = ("label", "kind", "text")
+_ROW: Final = 200  # bytes of a finding, beside its geometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +102,26 @@ class FindingsTable(Sequence[Finding]):
         """(N,) shapely geometries in level-0 pixels. Raises `ShapelyError` where WKB is damaged."""
         return shapely.from_wkb(self.shapes) if len(self) and isinstance(self.shapes[0], bytes) else self.shapes
 
+    @property
+    def encoded(self) -> Self:
+        """The same findings with their geometries as WKB, which takes less memory."""
+        return replace(self, shapes=objects(shapely.to_wkb(self.geometries)))
+
     @cached_property
     def bounds(self) -> Floats:
         """(N, 4) bounding boxes x0, y0, x1, y1 in level-0 pixels; NaN where a geometry is empty."""
         return shapely.bounds(self.geometries).reshape(-1, 4)
+
+    @property
+    def vertices(self) -> npt.NDArray[np.int32]:
+        """(N,): the vertices of each geometry."""
+        return shapely.get_num_coordinates(self.geometries)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the findings take, roughly."""
+        encoded = len(self) and isinstance(self.shapes[0], bytes)
+        return _ROW * len(self) + (sum(map(len, self.shapes)) if encoded else 16 * int(self.vertices.sum()))
 
     @property
     def number_rows(self) -> list[dict[str, float]]:

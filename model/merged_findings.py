@@ -20,8 +20,10 @@ from .scores import round_scores
 BATCH: Final = 10_000
 """Findings that are in memory at a time, where all are gone through."""
 
-_CACHED: Final = 150_000  # rows of chunks that stay in memory
-_MERGED_AT_ONCE: Final = 20_000
+BATCH_VERTICES: Final = 250_000
+"""Vertices of the findings that are in memory at a time, where all are gone through, if one alone has no more."""
+
+_CACHED: Final = 64 << 20  # bytes of chunks that stay in memory
 _KINDS: Final = sorted(get_args(Kind))
 
 
@@ -39,9 +41,9 @@ class _Chunks:
             return self.tables[number]
         table = self.chunks[number].read()
         self.tables[number] = replace(table)  # without the geometries that are parsed of it
-        self.cached += len(table)
+        self.cached += table.memory
         while self.cached > _CACHED and len(self.tables) > 1:
-            self.cached -= len(self.tables.popitem(last=False)[1])
+            self.cached -= self.tables.popitem(last=False)[1].memory
         return table
 
     def and_more(self, table: FindingsTable) -> "_Chunks":
@@ -66,6 +68,8 @@ class MergedFindings(Sequence[Finding]):
     _chunks: _Chunks
     _chunk: npt.NDArray[np.int32]
     _row: npt.NDArray[np.int32]
+    vertices: npt.NDArray[np.int32]
+    """(N,): the vertices of each."""
     numbers: tuple[str, ...]
     """The names of all their numbers, sorted."""
     notes: tuple[str, ...]
@@ -85,7 +89,9 @@ class MergedFindings(Sequence[Finding]):
 
     def subset(self, kept: Flags, planes: tuple[int, ...]) -> Self:
         """Those that are kept, which are on these planes, in the same order."""
-        return replace(self, _chunk=self._chunk[kept], _row=self._row[kept], planes=planes)
+        return replace(
+            self, _chunk=self._chunk[kept], _row=self._row[kept], vertices=self.vertices[kept], planes=planes
+        )
 
     def __len__(self) -> int:
         return len(self._row)
@@ -100,12 +106,36 @@ class MergedFindings(Sequence[Finding]):
         return self.take(np.array([range(len(self))[index]]))[0]
 
     def __iter__(self) -> Iterator[Finding]:
-        for start in range(0, len(self), BATCH):
-            yield from self[start : start + BATCH]
+        for _, table in in_batches(self):
+            yield from table
+
+
+def spans(vertices: npt.NDArray[np.integer[Any]], rows: int | None = None, most: int | None = None) -> Iterator[slice]:
+    """Parts of a sequence of shapes with so many vertices each (N,), which have at most so many rows and vertices.
+
+    A shape with more vertices is a part alone. Without numbers, parts are of `BATCH` and `BATCH_VERTICES`.
+    """
+    rows, most = rows or BATCH, most or BATCH_VERTICES
+    ends, start = np.cumsum(vertices, dtype=np.int64), 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, start := min(stop, start + rows, len(ends)))
+
+
+def in_batches(found: FindingsTable | MergedFindings) -> Iterator[tuple[int, FindingsTable]]:
+    """Findings in parts, as `spans` has them, each with the place of its first."""
+    return ((span.start, found[span]) for span in spans(found.vertices))
 
 
 def in_order(
-    chunks: Sequence[Chunk], *, numbers: Iterable[str], notes: Iterable[str], planes: Iterable[int], polygonal: bool
+    chunks: Sequence[Chunk],
+    vertices: npt.NDArray[np.int32],
+    *,
+    numbers: Iterable[str],
+    notes: Iterable[str],
+    planes: Iterable[int],
+    polygonal: bool,
 ) -> MergedFindings:
     """The findings of chunks one after the other, which are not read for it: see `MergedFindings` for the arguments."""
     lengths = [len(chunk) for chunk in chunks]
@@ -114,6 +144,7 @@ def in_order(
         _Chunks(chunks),
         np.repeat(np.arange(len(chunks), dtype=np.int32), lengths),
         np.concatenate([np.empty(0, dtype=np.int32), *places]),
+        vertices,
         tuple(sorted(numbers)),
         tuple(sorted(notes)),
         tuple(sorted(planes)),
@@ -143,6 +174,7 @@ class Rows:
     plane: npt.NDArray[np.int32]
     kind: npt.NDArray[np.int8]
     bounds: Floats
+    vertices: npt.NDArray[np.int32]
     pieces: Flags
     """Whether it is a piece of an area that a region border cut."""
     boxes: Flags
@@ -158,7 +190,7 @@ class Rows:
         """Read every chunk once."""
         codes: dict[str, int] = {}
         kinds = {kind: code for code, kind in enumerate(_KINDS)}
-        parts: list[tuple[npt.NDArray[np.generic], ...]] = []
+        parts: list[list[npt.NDArray[np.generic]]] = []
         numbers, notes, polygonal, read = set[str](), set[str](), True, _Chunks(chunks)
         for number in range(len(chunks)):
             table = read.read(number)
@@ -168,13 +200,13 @@ class Rows:
             boxes = (table.kind == "box") & ~np.isnan(table.window[:, 0])
             at = np.full(len(table), number, np.int32), np.arange(len(table), dtype=np.int32)
             plane = table.plane.astype(np.int32)
-            parts.append((label, plane, kind, table.bounds, area & table.cut, boxes, *at))
+            parts.append([label, plane, kind, table.bounds, table.vertices, area & table.cut, boxes, *at])
             numbers.update(table.numbers)
             notes.update(table.notes)
             polygonal &= table.polygonal
         if not parts:
             return cls.of([FindingsTable.of(())])
-        columns = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        columns = [np.concatenate([part.pop(0) for part in parts]) for _ in range(len(parts[0]))]
         labels = sorted(codes)
         places = np.empty(len(codes), np.int32)
         places[[codes[label] for label in labels]] = np.arange(len(codes))
@@ -187,18 +219,16 @@ class Rows:
     def neighbours(self, chosen: Flags) -> Iterator[Index]:
         """The chosen findings in parts, so that those of one label whose bounds touch, in a chain too, are together."""
         rows = np.flatnonzero(chosen)
-        if len(rows) <= _MERGED_AT_ONCE:
+        if sum(1 for _ in spans(self.vertices[rows])) <= 1:
             yield from [rows] if len(rows) else []
             return
         set_of = connected(self.bounds[rows], self.label[rows].astype(np.int64) << 32 | self.plane[rows])
         _, first, index = np.unique(set_of, return_index=True, return_inverse=True)
         order = np.argsort(first[index], kind="stable")  # sets by their first finding, so that they lie near each other
         ends = np.flatnonzero(np.diff(first[index][order])) + 1
-        start = 0
-        for end in [*ends.tolist(), len(rows)]:
-            if end - start >= _MERGED_AT_ONCE or end == len(rows):
-                yield rows[order[start:end]]
-                start = end
+        ends = np.append(ends, len(rows))
+        for sets in spans(np.add.reduceat(self.vertices[rows[order]], np.concatenate([[0], ends[:-1]]))):
+            yield rows[order[ends[sets.start - 1] if sets.start else 0 : ends[sets.stop - 1]]]
 
     def merged(self, kept: Flags, others: FindingsTable) -> MergedFindings:
         """The findings that are kept, and others, in the order of reports."""
@@ -208,19 +238,25 @@ class Rows:
         parts = [(self, rows, 0)] + ([(both, np.arange(len(others)), len(self.chunks.chunks))] if both else [])
         code = {label: place for place, label in enumerate(labels)}
 
-        def column(name: str) -> npt.NDArray[Any]:
-            return np.concatenate([getattr(part, name)[rows] for part, rows, _ in parts])
+        def column(name: str, side: int | None = None) -> npt.NDArray[Any]:
+            columns = [getattr(part, name) for part, _, _ in parts]
+            if name == "label":
+                columns = [np.array([code[one] for one in p.labels], np.int32)[p.label] for p, _, _ in parts]
+            if side is not None:
+                columns = [values[:, side] for values in columns]
+            return np.concatenate([values[rows] for values, (_, rows, _) in zip(columns, parts, strict=True)])
 
-        label = np.concatenate([np.array([code[one] for one in p.labels], np.int32)[p.label[r]] for p, r, _ in parts])
         chunk = np.concatenate([p.chunk[r] + offset for p, r, offset in parts])
-        x0, y0, x1, y1 = column("bounds").T
-        keys = (column("kind"), x1, y1, x0, y0, column("plane"), label)
-        order = np.lexsort(keys)
+        keys = [("kind", None), *(("bounds", side) for side in (2, 3, 0, 1)), ("plane", None), ("label", None)]
+        order = np.arange(len(chunk))
+        for key in keys:  # the last one counts most; one at a time is in memory
+            order = order[np.argsort(column(*key)[order], kind="stable")]
         chunk, row = chunk[order], column("row")[order]
         found = MergedFindings(
-            self.chunks.and_more(others),
+            self.chunks.and_more(replace(others)),
             chunk,
             row,
+            column("vertices")[order],
             tuple(sorted({*self.numbers, *others.numbers})),
             tuple(sorted({*self.notes, *others.notes})),
             tuple(np.unique(column("plane")).tolist()),
@@ -228,7 +264,8 @@ class Rows:
         )
         same = np.ones(max(0, len(order) - 1), dtype=np.bool_)
         for key in keys:
-            same &= key[order][1:] == key[order][:-1]
+            values = column(*key)[order]
+            same &= values[1:] == values[:-1]
         _sort_ties(found, same, chunk, row)
         return found
 

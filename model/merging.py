@@ -64,20 +64,20 @@ def merge_chunks(
     """
     rows = Rows.of(chunks)
     pieces, boxes = rows.pieces, rows.boxes
-    merged: list[Finding] = []
-    detected: list[FindingsTable] = []
+    others: list[FindingsTable] = []
     for part in rows.neighbours(pieces):
         groups: dict[Hashable, list[Finding]] = defaultdict(list)
+        merged: list[Finding] = []
         for finding in rows.take(part):
             groups[finding.plane, finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
         for group in groups.values():
             merged += _merge_areas(group)
+        others.append(in_normal_form(FindingsTable.of(merged)).encoded)
     for part in rows.neighbours(boxes):
         for _, group in _by(rows.take(part), "plane"):
             found = merge_detections(group, info)
-            detected.append(found.take(np.flatnonzero(in_roi(found, roi))))
-    others = FindingsTable.concatenated([FindingsTable.of(merged), *detected])
-    return rows.merged(~(pieces | boxes), in_normal_form(others))
+            others.append(found.take(np.flatnonzero(in_roi(found, roi))).encoded)
+    return rows.merged(~(pieces | boxes), FindingsTable.concatenated(others))
 
 
 def _by(table: FindingsTable, column: Literal["plane", "label"]) -> Iterator[tuple[Any, FindingsTable]]:

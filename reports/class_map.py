@@ -17,7 +17,7 @@ import numpy.typing as npt
 import shapely
 
 from ..model.findings_table import FindingsTable
-from ..model.merged_findings import BATCH, columnar
+from ..model.merged_findings import columnar, in_batches, spans
 from ..readers.errors import ReadError
 from ..readers.files import atomic_path
 from ..readers.geometry import Points
@@ -36,8 +36,6 @@ NONE: Final = 0
 
 NODATA: Final = 255
 """The value of pixels that were not analysed, or have no data."""
-
-_BURNT_AT_ONCE: Final = 20_000  # outlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,7 @@ def image_labels(record: Record, image: ImageRecord) -> list[str]:
 
 
 def _batches(image: ImageRecord) -> Iterator[FindingsTable]:
-    found = columnar(image.findings())
-    return (found[start : start + BATCH] for start in range(0, len(found), BATCH))
+    return (table for _, table in in_batches(columnar(image.findings())))
 
 
 def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
@@ -122,8 +119,8 @@ def _rasterised(image: ImageRecord, labels: Sequence[str], folder: Path) -> tupl
         part = np.zeros((r.core_stop - r.core_start, c.core_stop - c.core_start), dtype=np.uint8)
         near = (boxes[:, 0] < (c.core_stop, r.core_stop)) & (boxes[:, 1] > (c.core_start, r.core_start))
         inside = np.flatnonzero(near.all(axis=1))
-        for start in range(0, len(inside), _BURNT_AT_ONCE):
-            _burn(part, found.take(inside[start : start + _BURNT_AT_ONCE]), region, codes)
+        for span in spans(found.vertices[inside]):
+            _burn(part, found.take(inside[span]), region, codes)
         if mask is not None:
             part[~mask] = NODATA
         classes[r.core_start : r.core_stop, c.core_start : c.core_stop] = part

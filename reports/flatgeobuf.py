@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..readers.files import atomic_path
+from .arrow import arrow_batch, arrow_schema
 from .columns import findings_columns
-from .geoparquet import ARROW_TYPES
 from .measures import batches
 from .rfc7946 import batch_to_wkb
 from .writer import ImageRecord, Record, image_file, write_per_image
@@ -51,15 +51,11 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
     from pyogrio.raw import write_arrow
 
     columns = findings_columns(record)
-    types = [pa.field(column.name, getattr(pa, ARROW_TYPES.get(column.dtype, "string"))()) for column in columns]
-    schema = pa.schema([*types, pa.field("geometry", pa.binary())])
+    schema = arrow_schema(columns)
 
     def rows() -> Iterator[Any]:
         for batch in batches(replace(record, images=(image,))):
-            outlines = batch_to_wkb(batch)
-            values = [column.array(batch) for column in columns]
-            arrays = [pa.array(one, field.type, from_pandas=True) for one, field in zip(values, types, strict=True)]
-            yield pa.RecordBatch.from_arrays([*arrays, pa.array(outlines, pa.binary())], schema=schema)
+            yield arrow_batch(columns, batch, batch_to_wkb(batch), schema)
 
     path = image_file(folder, "findings-", image.info.id, ".fgb")
     with atomic_path(path) as part:

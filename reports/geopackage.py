@@ -2,14 +2,15 @@
 
 pyogrio, which brings a GDAL of its own of 50 MB, is imported only when a file is written.
 """
-# pyogrio and shapely leave some of their arguments untyped:
-# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+# pyogrio and pyarrow leave some of their arguments untyped:
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from ..model.merged_findings import columnar
 from ..readers.errors import RequestError
 from ..readers.files import atomic_path
 from ..readers.geometry import crs_name
+from .arrow import arrow_batch, arrow_schema
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .layer_styles import qml, sld
@@ -28,13 +30,20 @@ from .streams import Stream, write_stream
 from .table import Column
 from .writer import DISCLAIMER, ImageRecord, Record
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Values = npt.NDArray[Any]
+GEOMETRY: Final = "geom"
+"""The column of outlines."""
 
 _LAST_CHANGE = "2000-01-01T00:00:00.000"  # a fixed time, so that the same findings give the same bytes
 _VERSION = "1.2"  # which programs with GDAL 2.3 and later know
-_UTC = 100  # as GDAL codes it
 _WRITTEN_AT_ONCE = 40_000  # findings
+_VERTICES_AT_ONCE = 1_000_000
 _ABOUT = "about"
+_POLYGON = b"\1\3\0\0\0"  # how WKB of a polygon begins
+_ONE_PART = b"\1\6\0\0\0\1\0\0\0"  # and of a MultiPolygon, up to the only part
 _REDUNDANT = {"world", "run"}  # topics of columns that the geometry, the CRS and the table `about` already state
 _STYLES = "layer_styles"
 
@@ -104,70 +113,63 @@ class _Layer:
         self.name = name
         self._path, self._crs, self._columns = path, image.info.placement.crs, columns
         self._polygonal = columnar(image.findings()).polygonal
-        self._shapes: list[Values] = []
-        self._values: list[list[Values]] = []
-        self._rows = -1  # a layer is written even where it is empty
+        names = _unique([column.name for column in columns], keep=".")
+        self._schema = arrow_schema(columns, names=names, geometry=GEOMETRY)
+        self._batches: list[pa.RecordBatch] = []  # of which an image without findings has one, too
+        self._vertices = 0
 
     def add(self, batch: FindingsBatch) -> None:
         """Add a batch."""
-        self._shapes.append(batch_to_wkb(batch))
-        self._values.append([column.array(batch) for column in self._columns])
-        self._rows = max(0, self._rows) + len(batch)
-        if self._rows >= _WRITTEN_AT_ONCE:
+        outlines = batch_to_wkb(batch)
+        shapes = multipolygons(outlines) if self._polygonal else outlines
+        self._batches.append(arrow_batch(self._columns, batch, shapes, self._schema))
+        self._vertices += int(batch.table.vertices.sum())
+        if sum(map(len, self._batches)) >= _WRITTEN_AT_ONCE or self._vertices >= _VERTICES_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
         """Write what was added."""
-        if self._rows < 0:
+        if not self._batches:
             return
-        data: list[Values] = []
-        masks: list[Values | None] = []
-        for column, parts in zip(self._columns, zip(*self._values, strict=True), strict=True):
-            values, missing = field_values(column, np.concatenate(parts))
-            data.append(values)
-            masks.append(missing)
-        write_layer(
-            self._path,
-            np.concatenate(self._shapes),
-            data,
-            _unique([column.name for column in self._columns], keep="."),
-            field_mask=masks,
-            layer=self.name,
-            geometry_type="MultiPolygon" if self._polygonal else "Unknown",
-            promote_to_multi=self._polygonal,
-            crs=self._crs,
-            append=True,
-            layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
-        )
-        self._shapes, self._values, self._rows = [], [], -1
+        kind = "MultiPolygon" if self._polygonal else "Unknown"
+        write_layer(self._path, self._batches, self.name, geometry_type=kind, crs=self._crs)
+        self._batches, self._vertices = [], 0
 
 
-def field_values(column: Column[Any], values: Values) -> tuple[Values, Values | None]:
-    """A column's values as pyogrio takes them: with a mask of those that are missing, where there may be some."""
-    missing = np.array([one is None for one in values], np.bool_) if values.dtype == object else None
-    if column.dtype in {"Int64", "boolean"} and missing is not None:
-        values = np.where(missing, 0, values).astype(np.int64 if column.dtype == "Int64" else np.bool_)
-    return np.ascontiguousarray(values), missing
+def multipolygons(outlines: Values) -> Values:
+    """Polygons and multipolygons (N,) as little-endian WKB → all as multipolygons."""
+    return np.array([_ONE_PART + one if one.startswith(_POLYGON) else one for one in outlines], dtype=object)
 
 
-def write_layer(*arguments: Any, append: bool, **options: Any) -> None:
-    """Write with pyogrio, which states the same time of change in every file."""
-    import pyogrio
-    from pyogrio import raw
+def write_layer(path: Path, batches: "Sequence[pa.RecordBatch]", name: str, **options: Any) -> None:
+    """Write a layer of batches, or add to it."""
+    import pyarrow as pa
 
-    created = {} if append else {"dataset_options": {"VERSION": _VERSION}}
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": f"{_LAST_CHANGE}Z"})
-    try:
-        raw.write(*arguments, driver="GPKG", append=append, **created, **options)
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+    table = pa.Table.from_batches(batches).combine_chunks()  # in one transaction
+    about = {"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": GEOMETRY}
+    _write(path, table, name, geometry_name=GEOMETRY, layer_options=about, append=True, **options)
 
 
 def write_table(path: Path, name: str, columns: Mapping[str, Values], *, append: bool) -> None:
     """Write a table without geometry."""
-    values = list(columns.values())
-    zones = {key: np.full(len(one), _UTC) for key, one in columns.items() if one.dtype.kind == "M"}
-    write_layer(path, None, values, list(columns), layer=name, append=append, gdal_tz_offsets=zones)
+    import pyarrow as pa
+
+    created = {} if append else {"dataset_options": {"VERSION": _VERSION}}
+    utc = {"M": pa.timestamp("ms", "UTC")}
+    arrays = {key: pa.array(values, utc.get(values.dtype.kind)) for key, values in columns.items()}
+    _write(path, pa.table(arrays), name, append=append, **created)
+
+
+def _write(path: Path, table: "pa.Table", name: str, **options: Any) -> None:
+    """Write with pyogrio, which states the same time of change in every file."""
+    import pyogrio
+    from pyogrio import raw
+
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": f"{_LAST_CHANGE}Z"})
+    try:
+        raw.write_arrow(table, path, layer=name, driver="GPKG", **options)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
 def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:
@@ -188,7 +190,7 @@ def _style_columns(labels: Mapping[str, Sequence[str]], palette: Palette) -> Map
         "f_table_catalog": texts([""] * rows),
         "f_table_schema": texts([""] * rows),
         "f_table_name": texts(list(labels)),
-        "f_geometry_column": texts(["geom"] * rows),
+        "f_geometry_column": texts([GEOMETRY] * rows),
         "styleName": texts(["limner"] * rows),
         "styleQML": np.array([qml(every, palette) for every in labels.values()], dtype=object),
         "styleSLD": np.array([sld(name, every, palette) for name, every in labels.items()], dtype=object),

@@ -19,6 +19,7 @@ import shapely
 
 from ..readers.files import atomic_path
 from ..readers.geodesy import parse_crs
+from .arrow import arrow_type
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch, Numbers, Shapes
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 
 SORTED_AT_ONCE: Final = 65_536
 """Findings that are in memory, and sorted along a Hilbert curve, at a time."""
+VERTICES_AT_ONCE: Final = 1_000_000
+"""Of findings that are in memory at a time."""
 ROW_GROUP: Final = 16_384
 """Findings of a row group: what a reader skips where its box does not meet the one that is asked for."""
 
 _CURVE: Final = 16  # bits of each coordinate on the Hilbert curve
 _SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
-ARROW_TYPES: Final = {"int64": "int64", "Int64": "int64", "float64": "float64", "boolean": "bool_", "string": "string"}
-"""pyarrow's types by those of columns, but for categories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class _File:
         )
         self._tables: list[pa.Table] = []
         self._keys: list[npt.NDArray[np.uint64]] = []
+        self._vertices = 0
         self._boxes = np.empty((0, 4))
         self._types: set[str] = set()
 
@@ -126,7 +128,8 @@ class _File:
         if len(self._boxes):
             self._boxes = np.concatenate([self._boxes[:, :2].min(axis=0), self._boxes[:, 2:].max(axis=0)])[None]
         self._types.update(_type_names(placed))
-        if sum(map(len, self._tables)) >= SORTED_AT_ONCE:
+        self._vertices += int(batch.table.vertices.sum())
+        if sum(map(len, self._tables)) >= SORTED_AT_ONCE or self._vertices >= VERTICES_AT_ONCE:
             self._flush()
 
     def close(self) -> None:
@@ -156,7 +159,7 @@ class _File:
             table = pa.concat_tables(self._tables).unify_dictionaries()
             order = np.argsort(np.concatenate(self._keys), kind="stable")
             self._writer.write_table(table.take(pa.array(order)), row_group_size=ROW_GROUP)
-            self._tables, self._keys = [], []
+            self._tables, self._keys, self._vertices = [], [], 0
 
 
 def hilbert(bounds: Numbers, size: tuple[int, int]) -> npt.NDArray[np.uint64]:
@@ -183,7 +186,7 @@ def _type(column: Column[FindingsBatch]) -> "pa.DataType":
 
     if column.dtype == "category":
         return pa.dictionary(pa.int32(), pa.string())
-    return getattr(pa, ARROW_TYPES[column.dtype])()
+    return arrow_type(column)
 
 
 def _array(column: Column[FindingsBatch], batch: FindingsBatch) -> "pa.Array[Any]":

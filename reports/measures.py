@@ -20,7 +20,7 @@ import shapely
 
 from ..model.finding import Finding
 from ..model.findings_table import FindingsTable
-from ..model.merged_findings import BATCH, MergedFindings
+from ..model.merged_findings import MergedFindings, columnar, in_batches
 from ..model.volume.volume import voxel_ml
 from ..readers import areas, geodesy
 from ..readers.errors import ReadError
@@ -126,9 +126,11 @@ class FindingsBatch:
 def batches(record: Record, images: Iterable[ImageRecord] | None = None) -> Iterator[FindingsBatch]:
     """The findings of a run's images, or of some, a few thousand at a time; an empty batch for an image without any."""
     for image in record.images if images is None else images:
-        findings, identifiers = image.findings(), Counter[uuid.UUID]()
-        for start in range(0, max(1, len(findings)), BATCH):
-            yield FindingsBatch(record, image, findings[start : start + BATCH], start + 1, identifiers)
+        findings, identifiers = columnar(image.findings()), Counter[uuid.UUID]()
+        if not len(findings):
+            yield FindingsBatch(record, image, findings)
+        for start, table in in_batches(findings):
+            yield FindingsBatch(record, image, table, start + 1, identifiers)
 
 
 def _is_planar(placement: Placement) -> bool:

@@ -19,13 +19,14 @@ import shapely
 from ..readers import geodesy
 from ..readers.errors import ReadError, RequestError
 from ..readers.files import atomic_path
+from .arrow import arrow_batch, arrow_schema
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .geojson import omission
-from .geoparquet import ARROW_TYPES
-from .measures import batches, lonlat
+from .measures import FindingsBatch, batches, lonlat
 from .palette import Palette
 from .rfc7946 import to_wgs84
+from .table import Column
 from .writer import ImageRecord, Record, image_file, write_per_image
 
 DRIVER: Final = "PMTiles"
@@ -106,10 +107,12 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
     from pyogrio.raw import write_arrow
 
     chosen = [one for one in findings_columns(record, image.findings()) if one.topic in {"identity", "finding"}]
-    columns = [one for one in chosen if image.info.kind in one.kinds]
-    types = [pa.field(column.name, getattr(pa, ARROW_TYPES.get(column.dtype, "string"))()) for column in columns]
-    schema = pa.schema([*types, pa.field("fill", pa.string()), pa.field("geometry", pa.binary())])
     palette = Palette.of(record.labels, record.colours)
+    colours: Column[FindingsBatch] = Column(
+        "fill", "string", "its label's colour", lambda batch: [palette[label] for label in batch.table.label.tolist()]
+    )
+    columns = [*(one for one in chosen if image.info.kind in one.kinds), colours]
+    schema = arrow_schema(columns)
     failed: list[ReadError] = []  # what is raised while GDAL reads is lost
 
     def rows() -> Iterator[Any]:
@@ -121,11 +124,7 @@ def _write(record: Record, image: ImageRecord, folder: Path) -> Path:
                 rule, remedy = "must be on the Earth", "Use geojson, which keeps findings without a position"
                 failed.append(ReadError(f"finding {nowhere[0]} of {image.info.id}", rule, remedy=remedy))
                 raise failed[0]
-            values = [column.array(batch) for column in columns]
-            arrays = [pa.array(one, field.type, from_pandas=True) for one, field in zip(values, types, strict=True)]
-            fills = pa.array([palette[label] for label in batch.table.label.tolist()])
-            outlines = pa.array(shapely.to_wkb(placed, byte_order=1), pa.binary())
-            yield pa.RecordBatch.from_arrays([*arrays, fills, outlines], schema=schema)
+            yield arrow_batch(columns, batch, shapely.to_wkb(placed, byte_order=1), schema)
 
     first, last = _zooms(image)
     path = image_file(folder, "findings-", image.info.id, ".pmtiles")

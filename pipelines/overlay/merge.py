@@ -14,11 +14,12 @@ import shapely
 
 from ...readers.errors import RequestError
 from ...readers.files import atomic_path
-from ...reports.geopackage import field_values, texts, write_layer, write_table
+from ...reports.arrow import arrow_batch, arrow_schema
+from ...reports.geopackage import GEOMETRY, multipolygons, texts, write_layer, write_table
 from ...reports.overlay.joining import Coverage, join_images
 from ...reports.rfc7946 import to_crs
 from ...reports.table import Column, Rows, write_csv
-from ...reports.writer import DISCLAIMER, Record
+from ...reports.writer import Record
 from .checks import image_differences, model_differences, refuse_doubtful
 from .compare import joint_model
 from .folders import new_folder, write_layers, write_statements
@@ -133,20 +134,9 @@ def _write_coverage(record: Record, rows: Rows[CoverageRow], path: Path) -> Path
     placement = record.images[0].info.placement
     shapes = np.array([*(row.coverage.shape for row in rows.rows), None], dtype=object)[:-1]
     columns = [column for column in COVERAGE if column.name != "use"]
-    fields = [field_values(column, column.array(rows)) for column in columns]
+    outlines = multipolygons(shapely.to_wkb(to_crs(shapes, placement), byte_order=1))
+    batch = arrow_batch(columns, rows, outlines, arrow_schema(columns, geometry=GEOMETRY))
     with atomic_path(path) as part:
         write_table(part, "about", {"name": texts(["use"]), "value": texts([record.use])}, append=False)
-        write_layer(
-            part,
-            shapely.to_wkb(to_crs(shapes, placement)),
-            [values for values, _ in fields],
-            [column.name for column in columns],
-            field_mask=[missing for _, missing in fields],
-            layer="coverage",
-            geometry_type="MultiPolygon",
-            promote_to_multi=True,
-            crs=placement.crs,
-            append=True,
-            layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
-        )
+        write_layer(part, [batch], "coverage", geometry_type="MultiPolygon", crs=placement.crs)
     return path

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...model.finding import Finding
 from ...model.findings_table import Chunk, FindingsTable, Index, objects
-from ...model.merged_findings import BATCH, MergedFindings, columnar, in_order
+from ...model.merged_findings import MergedFindings, columnar, in_order, spans
 from ...readers.errors import RequestError
 from ...reports.columns import REVIEWED
 from ...reports.writer import ImageRecord, Record
@@ -106,12 +106,12 @@ def _reviewed_image(
         kept[[number - 1 for number in numbers if number <= len(source)]] = rejected
         places = np.flatnonzero(kept)
         outline_rows = FindingsTable.of(_outline(one) for _, _, one in decided if one.outcome == "drawn")
-        chunks: list[Chunk] = [
-            _ReviewedChunk(name, source, places[start : start + BATCH], joint) for start in range(0, len(places), BATCH)
-        ]
+        vertices = source.vertices[places]
+        chunks: list[Chunk] = [_ReviewedChunk(name, source, places[span], joint) for span in spans(vertices)]
         planes = source.planes if isinstance(source, MergedFindings) else source.plane.tolist()
         return in_order(
             [*chunks, outline_rows],
+            np.concatenate([vertices, outline_rows.vertices]),
             numbers={*source.numbers, _NUMBER},
             notes={*source.notes, *_NOTES, _COMMENT, _LABEL},
             planes={*planes, *outline_rows.plane.tolist()},

@@ -136,16 +136,19 @@ def divide(
     parent = LIBRARIES if settings.engine != "inline" else 0.0
     batch = settings.batch
 
-    def needs(batch: int) -> float:
+    def needs(batch: int, limit: float | None = limit) -> float:
         return worker_bytes(images, cost, batch=batch, limit=limit, probabilities=probabilities)
 
     while (needed := needs(batch)) and limit and parent + needed > limit:
         if batch == 1:
+            least = limit
+            while (more := parent + needs(1, least)) > least * 1.001:  # caches grow with the limit
+                least = more
             raise RequestError(
                 "--memory",
                 "must hold one region and the model",
-                value=f"{settings.memory}, where about {(parent + needed) / 1e6:.0f} MB are needed",
-                remedy=f"Give --memory {(parent + needed) / 1e6 * 1.1:.0f}MB or more, or lower --hd-num",
+                value=f"{settings.memory}, where about {least / 1e6:.0f} MB are needed",
+                remedy=f"Give --memory {least / 1e6 * 1.1:.0f}MB or more, or lower --hd-num",
             )
         batch //= 2
     if limit:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ...model.merged_findings import BATCH, MergedFindings
+from ...model.merged_findings import MergedFindings, in_batches
 from ...model.objects.outlines import Outlines, follow_pixels
 from ...model.objects.watershed import MEAN
 from ...model.views import PhysicalValues, read_native
@@ -32,7 +32,7 @@ def mean_intensities(found: MergedFindings, plan: ImagePlan, info: ImageInfo) ->
     """
     names = channel_names(info, plan.spec, plan.stretch)
     grid = plan.grid
-    bounds = [found[at : at + BATCH].bounds for at in range(0, len(found), BATCH)]
+    bounds = [table.bounds for _, table in in_batches(found)]
     corners = grid.from_level0(np.concatenate(bounds).reshape(-1, 2)).reshape(-1, 2, 2)
     low, high = corners.min(axis=1), corners.max(axis=1)
     sums = np.zeros((len(found), len(names) + 1))

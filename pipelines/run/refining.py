@@ -20,7 +20,7 @@ import numpy.typing as npt
 import shapely
 
 from ...model.findings_table import Chunk, FindingsTable, Flags, Floats, Index, Objects
-from ...model.merged_findings import BATCH, MergedFindings, arranged, connected
+from ...model.merged_findings import BATCH, BATCH_VERTICES, MergedFindings, arranged, connected, in_batches, spans
 from ...model.objects.borders import MOST_VERTICES, fill_holes, simplify, smooth
 from ...model.objects.edge import find_strips, without_strips
 from ...model.objects.outlines import follow_pixels
@@ -112,7 +112,7 @@ class Refiner:
         of, settings = self.plan, self.settings
         if of.spec.volume is not None or not len(found):
             return found, ()
-        if settings.chosen and not any(table.is_area.any() for _, table in _batches(found)):
+        if settings.chosen and not any(table.is_area.any() for _, table in in_batches(found)):
             self._account.mention(NO_AREAS, [""])
             return found, self._account.changes()
         found = self._without_strips(found)
@@ -128,7 +128,7 @@ class Refiner:
     def _rewritten(
         self, found: MergedFindings, change: Callable[[FindingsTable, int], FindingsTable]
     ) -> MergedFindings:
-        chunks = [self.keep(change(found[at : at + BATCH], at)) for at in range(0, len(found), BATCH)]
+        chunks = [self.keep(change(table, at)) for at, table in in_batches(found)]
         return arranged(chunks)
 
     def _without_strips(self, found: MergedFindings) -> MergedFindings:
@@ -138,7 +138,7 @@ class Refiner:
         pixels = width.value if width.unit == "px" else self._grid_pixels(width)
         if not pixels > 0:
             return found
-        bounds = np.concatenate([table.bounds for _, table in _batches(found)])
+        bounds = np.concatenate([table.bounds for _, table in in_batches(found)])
         strips = find_strips(found, bounds, self.plan.grid, tissue, pixels)
         if not strips:
             return found
@@ -170,7 +170,7 @@ class Refiner:
         if least is None:
             return found
         kept, planes, largest = np.ones(len(found), dtype=np.bool_), set[int](), 0.0
-        for at, table in _batches(found):
+        for at, table in in_batches(found):
             sizes = self._sizes(table.geometries, least)
             small = table.is_area & (sizes < least.value * (1 - 1e-9))
             largest = max([largest, *sizes[table.is_area].tolist()])
@@ -209,7 +209,7 @@ class Refiner:
     def _points(self, found: MergedFindings) -> dict[int, shapely.STRtree]:
         """A point on each area, by plane."""
         points: dict[int, list[Objects]] = defaultdict(list)
-        for _, table in _batches(found):
+        for _, table in in_batches(found):
             for plane in np.unique(table.plane[table.is_area]).tolist():
                 here = table.is_area & (table.plane == plane)
                 points[plane].append(shapely.point_on_surface(table.geometries[here]))
@@ -259,8 +259,8 @@ class Refiner:
         chunks: list[Chunk] = []
         for rows, few in self._sets(found):
             if not few:
-                for at in range(0, len(rows), BATCH):
-                    table = found.take(rows[at : at + BATCH])
+                for span in spans(found.vertices[rows]):
+                    table = found.take(rows[span])
                     self._account.mention(TOO_MANY, sorted(set(table.label.tolist())))
                     chunks.append(self.keep(table))
                 continue
@@ -283,41 +283,37 @@ class Refiner:
 
     def _sets(self, found: MergedFindings) -> Iterator[tuple[npt.NDArray[np.intp], bool]]:
         """The findings in parts of whole sets of areas that touch; and whether a part has few enough vertices."""
-        parts: list[tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int32]]] = []
-        for at, table in _batches(found):
+        parts: list[tuple[Floats, npt.NDArray[np.int64]]] = []
+        for at, table in in_batches(found):
             alone = -1 - np.arange(at, at + len(table))
             group = np.where(table.is_area, table.plane, alone)
-            parts.append((table.bounds, group, shapely.get_num_coordinates(table.geometries)))
-        bounds, group, vertices = (np.concatenate(part) for part in zip(*parts, strict=True))
+            parts.append((table.bounds, group))
+        bounds, group = (np.concatenate(part) for part in zip(*parts, strict=True))
 
         def touch(a: Index, b: Index) -> Flags:
             same = np.zeros(len(a), dtype=np.bool_)
-            for start in range(0, len(a), BATCH):
-                pair = np.concatenate([a[start : start + BATCH], b[start : start + BATCH]])
-                rows, place = np.unique(pair.astype(np.intp), return_inverse=True)
+            for span in spans(found.vertices[a] + found.vertices[b]):
+                rows, place = np.unique(np.stack([a[span], b[span]]).astype(np.intp), return_inverse=True)
                 shapes = found.take(rows).geometries
-                first, second = np.split(shapes[place], 2)
-                same[start : start + BATCH] = shapely.intersects(first, second)
+                same[span] = shapely.intersects(*shapes[place.reshape(2, -1)])
             return same
 
         number = connected(bounds, group, touch)
         _, first, index = np.unique(number, return_index=True, return_inverse=True)
         order = np.argsort(first[index], kind="stable")
         ends = [*(np.flatnonzero(np.diff(first[index][order])) + 1).tolist(), len(order)]
+        vertices = [0, *np.cumsum(found.vertices[order], dtype=np.int64).tolist()]  # up to each
         start = 0
         for before, end in pairwise([0, *ends]):
-            if vertices[order[before:end]].sum() > MOST_VERTICES:
+            many = end - start >= BATCH or vertices[end] - vertices[start] >= BATCH_VERTICES
+            if vertices[end] - vertices[before] > MOST_VERTICES:
                 if before > start:
                     yield order[start:before], True
                 yield order[before:end], False
                 start = end
-            elif end - start >= BATCH or (end == len(order) and end > start):
+            elif many or (end == len(order) and end > start):
                 yield order[start:end], True
                 start = end
-
-
-def _batches(found: MergedFindings) -> Iterator[tuple[int, FindingsTable]]:
-    return ((at, found[at : at + BATCH]) for at in range(0, len(found), BATCH))
 
 
 def _polygons(table: FindingsTable) -> npt.NDArray[np.bool_]:

@@ -1,10 +1,11 @@
 """Writes reports from a run folder: a function of the manifest and the results, which may be repeated at any time."""
 
+import gc
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -109,6 +110,18 @@ _Outcome = Sequence[Path] | Exception
 """The files of a report, or why there are none."""
 
 
+@contextmanager
+def _rare_collections() -> Generator[None]:
+    """Let Python look for cyclic garbage after 100,000 new objects, not 700: a batch has as many geometries."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_rare_collections()
 def _outcome(write: Callable[[], Sequence[Path]]) -> _Outcome:
     try:
         return write()
@@ -116,6 +129,7 @@ def _outcome(write: Callable[[], Sequence[Path]]) -> _Outcome:
         return error
 
 
+@_rare_collections()
 def _write_streams(
     record: Record, folder: Path, writers: Sequence[StreamingWriter], on_share: Callable[[float], None]
 ) -> dict[str, _Outcome]:

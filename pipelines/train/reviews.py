@@ -11,7 +11,7 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import UNDECIDED
-from ...model.merged_findings import BATCH, columnar
+from ...model.merged_findings import columnar, spans
 from ...model.training.tile_labels import Outline
 from ...readers.errors import RequestError
 from ...readers.files import read_file
@@ -101,10 +101,10 @@ def _labels(
         else:
             yield key, label, polygon(decision.rings)
     source = columnar(image.findings())
-    for start in range(0, len(found), BATCH):
-        rows = found[start : start + BATCH]
-        places = np.array([number - 1 for number, _, _ in rows])
-        table = checked(joint, [key for _, key, _ in rows], source.take(places))
+    places = np.array([number - 1 for number, _, _ in found], dtype=np.intp)
+    for span in spans(source.vertices[places]):
+        rows = found[span]
+        table = checked(joint, [key for _, key, _ in rows], source.take(places[span]))
         for (_, key, label), geometry in zip(rows, table.geometries.tolist(), strict=True):
             yield key, label, geometry
 

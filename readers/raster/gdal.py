@@ -9,9 +9,11 @@ the same checks first. No other file of the readers imports rasterio.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+import logging
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from html import unescape
@@ -41,6 +43,7 @@ REMOTE: Final = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",  # seconds
     "GDAL_HTTP_LOW_SPEED_TIME": "30",  # seconds for which it may send next to nothing
     "GDAL_HTTP_LOW_SPEED_LIMIT": "100",  # bytes per second
+    "CPL_DEBUG": "VSICURL,S3,GS,AZURE",  # logs what servers answer, see `_Answers`
 }
 """GDAL's settings for files on a server. By default it would wait for ever for a server that does not answer."""
 MAX_STREAMED_BYTES = 2**33
@@ -104,6 +107,7 @@ def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
 
+    _answers.forget()
     try:
         yield
     except LimnerError:
@@ -111,7 +115,7 @@ def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
     except UnicodeEncodeError as error:
         raise ReadError(name, "must have a name in UTF-8, which GDAL requires", remedy="Rename it") from error
     except (RasterioError, CPLE_BaseError, *_GDAL_ERRORS) as error:
-        found = excerpt(without_queries(str(error.__cause__ or error)) or type(error).__name__, 300)
+        found = excerpt(_answers.add(without_queries(str(error.__cause__ or error)) or type(error).__name__), 300)
         remote = "://" in name or _NETWORK_PATH.search(name)
         raise ReadError(name, rule, value=found, remedy=_CHECK_SERVER if remote else remedy) from error
 
@@ -120,6 +124,46 @@ _CHECK_SERVER: Final = (
     "Check the URL, your rights to it, and that the server answers requests for parts of a file (HTTP ranges); then run"
     " the same command again"
 )
+
+
+class _Answers(logging.Filter):
+    """Notes the last status of a server in each thread from GDAL's log, since its errors of reading do not tell it.
+
+    What else is logged passes as without it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.local()
+
+    def start(self) -> None:
+        """Begin, if it has not begun."""
+        logger = logging.getLogger("rasterio._err")
+        if self not in logger.filters:
+            logger.addFilter(self)
+            logger.setLevel(logging.DEBUG)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record passes."""
+        if found := _ANSWER.search(record.getMessage()):
+            self._thread.last = int(found[1])
+        return record.levelno >= logging.getLogger("rasterio").getEffectiveLevel()
+
+    def forget(self) -> None:
+        """Before a request of this thread."""
+        self._thread.last = None
+
+    def add(self, found: str) -> str:
+        """What GDAL tells, with the answer that this thread got last where that is a failure."""
+        last: int | None = getattr(self._thread, "last", None)
+        if last is None or (0 < last < _REFUSED) or (last and str(last) in found):
+            return found
+        return f"the server answered {last}; {found}" if last else f"the connection broke; {found}"
+
+
+_REFUSED: Final = 400
+_ANSWER: Final = re.compile(r"response_code=(\d+)")
+_answers: Final = _Answers()
 
 
 def keep_query(url: str) -> str:
@@ -163,6 +207,7 @@ def gdal_env(name: str) -> Generator[None]:
     }
     if is_remote(name):
         settings |= REMOTE
+        _answers.start()
     if "://" not in name and not _NETWORK_PATH.search(name):
         settings["CPL_VSIL_CURL_ALLOWED_FILENAME"] = "nothing"
     with rasterio.Env(**settings):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import shapely
 
 from ...model.findings_table import FindingsTable
-from ...model.merged_findings import BATCH, MergedFindings
+from ...model.merged_findings import MergedFindings, in_batches
 from ...readers.image import Mask, Pixels
 from ..writer import ImageRecord
 
@@ -74,8 +74,8 @@ def by_label(image: ImageRecord) -> Iterator[tuple[npt.NDArray[np.int64], Findin
         _, label = np.unique(findings.label.astype(str), return_inverse=True)
         order = np.lexsort((findings.bounds[:, 1], findings.plane, label))
         findings, numbers = findings.take(order), numbers[order]
-    for start in range(0, len(findings), BATCH):
-        yield numbers[start : start + BATCH], findings[start : start + BATCH]
+    for start, table in in_batches(findings):
+        yield numbers[start : start + len(table)], table
 
 
 def runs(*columns: npt.NDArray[Any]) -> list[slice]:

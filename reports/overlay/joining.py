@@ -23,7 +23,7 @@ import numpy as np
 import shapely
 
 from ...model.findings_table import FindingsTable
-from ...model.merged_findings import BATCH, MergedFindings, columnar
+from ...model.merged_findings import MergedFindings, columnar, spans
 from ...model.merging import merge_chunks
 from ...readers.errors import RequestError
 from ...readers.geometry import Placement
@@ -233,11 +233,7 @@ def _share_out(parts: Sequence[_Part]) -> None:
 
 def _joined(parts: Sequence[_Part], info: ImageInfo, corner: Any = (0.0, 0.0)) -> MergedFindings:
     """The findings of all parts, each within its own area, on the pixels of `info`, which begin at a corner."""
-    chunks = [
-        _Clipped(part, start, min(BATCH, len(part.findings) - start), np.asarray(corner))
-        for part in parts
-        for start in range(0, len(part.findings), BATCH)
-    ]
+    chunks = [_Clipped(part, span, np.asarray(corner)) for part in parts for span in spans(part.findings.vertices)]
     return merge_chunks(chunks, info)
 
 
@@ -246,16 +242,15 @@ class _Clipped:
     """Some findings of a part within its own area: a chunk that is made whenever it is read."""
 
     part: _Part
-    start: int
-    length: int
+    span: slice
     corner: Any
 
     def __len__(self) -> int:
-        return self.length
+        return self.span.stop - self.span.start
 
     def read(self) -> FindingsTable:
         """The findings. Areas that reach the border of their own area are `cut`."""
-        table: FindingsTable = self.part.findings[self.start : self.start + self.length]
+        table: FindingsTable = self.part.findings[self.span]
         mapped = snapped(table.geometries) if self.part.mapping is None else self.part.mapping(table.geometries)
         shapes: Any = shapely.transform(mapped, lambda xy: xy - self.corner)
         own, table_areas = self.part.own, table.is_area

@@ -1,11 +1,12 @@
 """The table of zones as files: CSV, GeoParquet, and a layer with the zones' own outlines."""
 # pyarrow and pyogrio state no types, and shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -13,13 +14,15 @@ import shapely
 from ...readers.annotations import TITLES
 from ...readers.files import atomic_path
 from ...readers.geodesy import parse_crs
+from ..arrow import arrow_batch, arrow_schema
 from ..csv_safety import clean_text
-from ..geopackage import field_values, texts, write_layer, write_table
-from ..geoparquet import ARROW_TYPES
+from ..geopackage import GEOMETRY, multipolygons, texts, write_layer, write_table
 from ..measures import Shapes
-from ..table import write_csv
-from ..writer import DISCLAIMER
-from .zones import ZoneTable
+from ..table import Column, Typed, write_csv
+from .zones import ZoneBatch, ZoneTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _METHOD = (
     "Findings and the analysed area are cut along the zones' edges. Areas of maps are on the ellipsoid. An empty cell"
@@ -52,48 +55,39 @@ def _shapes(table: ZoneTable) -> Shapes:
     return table.zones.source[np.concatenate([batch.rows for batch in table.batches])]
 
 
-def _write_parquet(table: ZoneTable, folder: Path) -> Path:
+def _arrow(table: ZoneTable, columns: Sequence[Column[ZoneBatch]], outlines: Typed, geometry: str) -> "pa.Table":
     import pyarrow as pa
+
+    schema = arrow_schema(columns, geometry=geometry)
+    ends = np.cumsum([len(batch) for batch in table.batches])
+    parts = zip(table.batches, np.split(outlines, ends[:-1]), strict=True)
+    return pa.Table.from_batches([arrow_batch(columns, batch, own, schema) for batch, own in parts]).combine_chunks()
+
+
+def _write_parquet(table: ZoneTable, folder: Path) -> Path:
     import pyarrow.parquet as pq
 
-    arrays: dict[str, Any] = {}
-    for column in table.columns:
-        values = np.concatenate([column.array(batch) for batch in table.batches])
-        kind = getattr(pa, ARROW_TYPES.get(column.dtype, "string"))()
-        arrays[column.name] = pa.array(values, kind, from_pandas=True)
     shapes = shapely.orient_polygons(_shapes(table))
-    arrays["geometry"] = pa.array(shapely.to_wkb(shapes, byte_order=1), pa.binary())
     crs = None if table.zones.lonlat is None else parse_crs(table.zones.crs).to_json_dict()
     types = sorted({shape.geom_type for shape in shapes.tolist()})
     geometry = {"encoding": "WKB", "geometry_types": types, "crs": crs, "orientation": "counterclockwise"}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     path = folder / "zones.parquet"
     with atomic_path(path) as part:
-        made = pa.table(arrays).replace_schema_metadata({"geo": json.dumps(geo), "limner": json.dumps(about(table))})
+        made = _arrow(table, table.columns, shapely.to_wkb(shapes, byte_order=1), "geometry")
+        made = made.replace_schema_metadata({"geo": json.dumps(geo), "limner": json.dumps(about(table))})
         pq.write_table(made, part, compression="zstd")
     return path
 
 
 def _write_geopackage(table: ZoneTable, folder: Path) -> Path:
     columns = [column for column in table.columns if column.topic != "run"]
-    fields = [field_values(one, np.concatenate([one.array(batch) for batch in table.batches])) for one in columns]
+    made = _arrow(table, columns, multipolygons(shapely.to_wkb(_shapes(table), byte_order=1)), GEOMETRY)
     rows = about(table)
     path = folder / "zones.gpkg"
     with atomic_path(path) as part:
         write_table(part, "about", {"name": texts(list(rows)), "value": texts(list(rows.values()))}, append=False)
-        write_layer(
-            part,
-            shapely.to_wkb(_shapes(table)),
-            [values for values, _ in fields],
-            [column.name for column in columns],
-            field_mask=[missing for _, missing in fields],
-            layer="zones",
-            geometry_type="MultiPolygon",
-            promote_to_multi=True,
-            crs=table.zones.crs,
-            append=True,
-            layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
-        )
+        write_layer(part, made.to_batches(), "zones", geometry_type="MultiPolygon", crs=table.zones.crs)
     return path
 
 

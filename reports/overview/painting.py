@@ -5,10 +5,11 @@ Findings are drawn at twice the size and reduced, which makes edges smooth; mask
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Self
+from typing import IO, Any, Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +21,12 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.finding import Finding
 from ...model.findings_table import FindingsTable
-from ...model.merged_findings import BATCH, MergedFindings, columnar
+from ...model.merged_findings import BATCH, columnar, in_batches
 from ...readers.geometry import Box, Points
 from ...readers.image import Mask
 from ...readers.orientation import UPRIGHT, Orientation
 from ...readers.overview import Montage
 from ...readers.regions import Region
-from ..measures import Shapes
 from ..palette import Palette, rgb
 from ..writer import ImageRecord, Overview
 
@@ -48,10 +48,12 @@ SMALLEST = 7.0
 _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
 _FILL_ALPHA = 105  # of 255
-_PARTS_AT_ONCE = 100_000  # parts that are in memory
-_SHAPES_AT_ONCE = 4_096  # of them whose coordinates are Python numbers
-_HELD = 150_000  # findings up to which all of an image are in memory
+_IN_MEMORY = 64 << 20  # bytes of vertices; more are in a temporary file
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
+
+_RING: Final = np.dtype(
+    [("size", "f8"), ("shape", "i4"), ("label", "i4"), ("hole", "?"), ("area", "?"), ("start", "i8"), ("bytes", "i4")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,59 +155,67 @@ def draw_findings(
     scale = (base.width / image.info.size[0], base.height / image.info.size[1])
     skipped, unreadable = unanalysed_masks(image, base.size)
     result = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
-    every = columnar(findings)
-    if len(every) <= _HELD:
-        every = every[:]  # read once
 
     def placed(xy: Points) -> Points:
         return (xy if turned == UPRIGHT else turned.to_upright(xy, turned.swap(image.info.size))) * scale
 
-    def bounds(shapes: Shapes) -> npt.NDArray[np.float64]:
-        here = turned == UPRIGHT
-        return shapely.bounds(shapes) * [*scale, *scale] if here else shapely.bounds(shapely.transform(shapes, placed))
-
-    parts = _Parts.of(every, bounds)
-    for first in range(0, len(parts.labels), _CODES):
-        shown = parts.chosen((parts.label >= first) & (parts.label < first + _CODES))
-        _draw_parts(result, every, placed, shown, first, [rgb(palette[label]) for label in parts.labels])
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+        rings = _Rings(file)
+        for _, table in in_batches(columnar(findings)):
+            rings.add(table, placed)
+        labels = sorted(rings.labels)
+        for first in range(0, len(labels), _CODES):
+            _draw_rings(result, rings, {label: rgb(palette[label]) for label in labels[first : first + _CODES]})
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """Polygons of findings, in the order in which they are drawn."""
+@dataclass(slots=True)
+class _Rings:
+    """Rings of shapes in drawn pixels, until all are known, since the largest shapes are drawn first."""
 
-    labels: list[str]
-    """Sorted."""
-    finding: npt.NDArray[np.intp]
-    number: npt.NDArray[np.intp]
-    """Its place among the parts of its finding."""
-    label: npt.NDArray[np.intp]
-    """Its place in `labels`."""
+    file: IO[bytes]
+    """Vertices: of areas whole numbers as 4-byte floats, which Pillow takes as they are; of others 8-byte floats."""
+    labels: dict[str, int] = field(default_factory=dict[str, int])
+    """The code of each label."""
+    _shapes: int = 0
+    _parts: list[npt.NDArray[np.void]] = field(default_factory=list[npt.NDArray[np.void]])
 
-    @classmethod
-    def of(cls, findings: FindingsTable | MergedFindings, bounds: Callable[[Shapes], npt.NDArray[np.float64]]) -> Self:
-        """The largest first, since what lies inside comes later; `bounds` are those of shapes in shown px."""
-        rows: list[npt.NDArray[np.generic]] = []
-        labels: dict[str, int] = {}
-        for start in range(0, max(1, len(findings)), BATCH):
-            table = findings[start : start + BATCH]
-            parts, owner = shapely.get_parts(table.geometries, return_index=True)
-            codes = np.array([labels.setdefault(one, len(labels)) for one in table.label], np.intp)
-            x0, y0, x1, y1 = bounds(parts).reshape(-1, 4).T
-            number = np.arange(len(owner)) - np.searchsorted(owner, owner)
-            rows.append(np.stack([owner + start, number, codes[owner], np.nan_to_num((x1 - x0) * (y1 - y0))]))
-        finding, number, code, size = np.concatenate(rows, axis=1)
-        order = np.argsort(-size, kind="stable")
-        named = sorted(labels)
-        place = np.empty(len(named), np.intp)
-        place[[labels[one] for one in named]] = np.arange(len(named))
-        finding, number, code = (column[order].astype(np.intp) for column in (finding, number, code))
-        return cls(named, finding, number, place[code])
+    def add(self, table: FindingsTable, placed: Callable[[Points], Points]) -> None:
+        """Add findings, which are `placed` in shown px."""
+        shapes, owner = shapely.get_parts(table.geometries, return_index=True)
+        labels = np.array([self.labels.setdefault(one, len(self.labels)) for one in table.label.tolist()], np.int32)
+        corners = placed(shapely.bounds(shapes).reshape(-1, 2)).reshape(-1, 2, 2)
+        made = np.zeros(len(shapes), _RING)
+        made["size"] = np.nan_to_num(np.abs(np.diff(corners, axis=1)).prod(axis=(1, 2)))
+        made["shape"], made["label"] = np.arange(len(shapes)) + self._shapes, labels[owner]
+        made["area"] = table.is_area[owner]
+        self._shapes += len(shapes)
 
-    def chosen(self, mask: Mask) -> Self:
-        """Some of them."""
-        return replace(self, finding=self.finding[mask], number=self.number[mask], label=self.label[mask])
+        here = np.flatnonzero(made["area"])
+        rings, of = shapely.get_rings(shapes[here], return_index=True)
+        xy = np.trunc(placed(shapely.get_coordinates(rings)) * _SUPERSAMPLING)  # as Pillow does
+        areas = made[here[of]]
+        areas["hole"] = np.diff(of, prepend=-1) == 0
+        self._keep(areas, xy.astype(np.float32), shapely.get_num_coordinates(rings))
+        here = np.flatnonzero(~made["area"])
+        outlines = [visible_outline(one) * _SUPERSAMPLING for one in shapely.transform(shapes[here], placed)]
+        self._keep(made[here], np.concatenate([np.empty((0, 2)), *outlines]), list(map(len, outlines)))
+
+    def _keep(self, rings: npt.NDArray[np.void], xy: npt.NDArray[np.floating[Any]], count: npt.ArrayLike) -> None:
+        """Rings with so many vertices each."""
+        rings["bytes"] = np.asarray(count) * 2 * xy.itemsize
+        rings["start"] = self.file.tell() + np.cumsum(rings["bytes"], dtype=np.int64) - rings["bytes"]
+        self._parts.append(rings)
+        self.file.write(xy.tobytes())
+
+    def __iter__(self) -> Iterator[tuple[int, bool, bool, bytes]]:
+        """(code, whether it is a hole, whether it is of an area, vertices): the largest shape first, holes last."""
+        rings = np.concatenate([np.empty(0, _RING), *self._parts])
+        order = np.lexsort((rings["shape"], -rings["size"]))  # which is stable
+        for start in range(0, len(order), BATCH):
+            for _, _, label, hole, area, place, count in rings[order[start : start + BATCH]].tolist():
+                self.file.seek(place)
+                yield label, hole, area, self.file.read(count)
 
 
 def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, Mask]:
@@ -278,60 +288,27 @@ def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float,
     return (np.cumsum(toggles, axis=1)[:, :width] % 2).astype(np.bool_)
 
 
-def _draw_parts(
-    picture: Image.Image,
-    findings: FindingsTable | MergedFindings,
-    placed: Callable[[Points], Points],
-    parts: _Parts,
-    first: int,
-    colours: Sequence[tuple[int, int, int]],
-) -> None:
-    """Draw parts onto `picture`, whose labels count from `first`; areas are outlined on the inside."""
+def _draw_rings(picture: Image.Image, rings: _Rings, colours: Mapping[str, tuple[int, int, int]]) -> None:
+    """Draw shapes of some labels onto `picture`; areas are outlined on the inside."""
     size = (picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING)
     fill, line = Image.new("L", size), Image.new("L", size)
-    pens = ImageDraw.Draw(fill), ImageDraw.Draw(line)
-    for start in range(0, len(parts.finding), _PARTS_AT_ONCE):
-        here = slice(start, start + _PARTS_AT_ONCE)
-        needed, place = np.unique(parts.finding[here], return_inverse=True)
-        table = findings.take(needed)
-        shapes, owner = shapely.get_parts(table.geometries, return_index=True)
-        shapes = shapes[np.searchsorted(owner, np.arange(len(needed)))[place] + parts.number[here]]
-        codes, areas = parts.label[here] - first + 1, table.is_area[place]
-        for begin in range(0, len(shapes), _SHAPES_AT_ONCE):
-            now = slice(begin, begin + _SHAPES_AT_ONCE)
-            _draw(pens, shapes[now], placed, codes[now].tolist(), areas[now])
-    filled, lines = np.asarray(fill), np.asarray(line)
-    lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
-    for code, colour in enumerate(colours[first : first + _CODES], start=1):
-        picture.paste(colour, mask=_alpha(filled == code, _FILL_ALPHA))
-        picture.paste(colour, mask=_alpha(lines == code, 255))
-
-
-def _draw(
-    pens: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw],
-    parts: Shapes,
-    placed: Callable[[Points], Points],
-    codes: Sequence[int],
-    areas: Mask,
-) -> None:
-    """Draw parts, `placed` in shown px, one after the other, with the pen of fills and the one of lines."""
-    fill_pen, line_pen = pens
-    rings, part = shapely.get_rings(parts, return_index=True)
-    path = (placed(shapely.get_coordinates(rings)) * _SUPERSAMPLING).ravel().tolist()
-    ends = np.cumsum(2 * shapely.get_num_coordinates(rings)).tolist()
-    last = np.searchsorted(part, np.arange(len(parts)), side="right").tolist()
-    outlined = iter(shapely.transform(parts[~areas], placed))
-    ring = start = 0
-    for number, (code, is_area) in enumerate(zip(codes, areas.tolist(), strict=True)):
-        outer = True
-        while ring < last[number]:
-            if is_area:
-                fill_pen.polygon(path[start : ends[ring]], fill=code if outer else 0)
-            start, ring, outer = ends[ring], ring + 1, False
-        if not is_area:
-            corners = [(float(x), float(y)) for x, y in visible_outline(next(outlined)) * _SUPERSAMPLING]
+    fill_pen, line_pen = ImageDraw.Draw(fill), ImageDraw.Draw(line)
+    codes = {rings.labels[label]: code for code, label in enumerate(colours, start=1)}
+    for label, hole, area, vertices in rings:
+        code = codes.get(label)
+        if code is None or not vertices:
+            continue
+        if area:
+            fill_pen.polygon(cast("Any", vertices), fill=0 if hole else code)
+        else:
+            corners = [(x, y) for x, y in np.frombuffer(vertices).reshape(-1, 2).tolist()]
             fill_pen.polygon(corners, fill=code)
             line_pen.line(corners, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
+    filled, lines = np.asarray(fill), np.asarray(line)
+    lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
+    for code, colour in enumerate(colours.values(), start=1):
+        picture.paste(colour, mask=_alpha(filled == code, _FILL_ALPHA))
+        picture.paste(colour, mask=_alpha(lines == code, 255))
 
 
 def _rings(part: BaseGeometry) -> Iterator[Points]:

@@ -1,9 +1,9 @@
 """How well planning, reading, the network and the reports overlap, for a scene and a slide and three networks.
 
-Scene, slide and networks are made on the fly. Each run is compared with what it cannot do without: reading every region
-once, and running the network on every region once, each alone in this process. A run whose parts overlapped entirely
-would take as long as the longer of the two, but never less than its processor seconds divided by the cores: the floor.
-The fixed part is a run of an image of one region.
+Scene, slide and networks are made on the fly; the real scene is the sample, mirrored, with csmask. Each run is compared
+with what it cannot do without: reading every region once, and running the network on every region once, each alone in
+this process. A run whose parts overlapped entirely would take as long as the longer of the two, but never less than its
+processor seconds divided by the cores: the floor. The fixed part is a run of an image of one region.
 
 Three clocks are shown, "wall / thread / all": the wall clock, which means something on a machine with nothing else to
 do; the processor seconds of the main thread, which are the wall clock's there but for what it waits for (the first
@@ -21,10 +21,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import big_scene
 import numpy as np
 import numpy.typing as npt
 from big_scene import print_line
-from end_to_end_case import write_network, write_scene
+from end_to_end_case import BANDS, write_network, write_scene
 from flat_slide import write_slide
 from limner.pipelines.config import Settings
 from limner.pipelines.progress import Inspecting, Message, RegionDone, Reporting, Started
@@ -34,7 +35,11 @@ HIDDEN = {"cheap": 3, "balanced": 8, "dear": 48}
 """Networks by the channels of their hidden layer."""
 SMALL = 1024
 """Side of an image of one region."""
-MAKERS = {"scene": write_scene, "slide": write_slide}
+MAKERS = {"scene": write_scene, "real scene": big_scene.write_scene, "slide": write_slide}
+WORDS = {
+    "real scene": {"model": "csmask", "sensor": "sentinel-2-l1c", "bands": ",".join(BANDS)},
+    "slide": {"microns_per_pixel": "0.5"},
+}
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Clocks = npt.NDArray[np.float64]
 """Seconds of the wall clock, the main thread, and all threads and processes."""
@@ -102,17 +107,18 @@ def main() -> None:
     titles = ("image", "network", *parts, "regions ÷ longer", "run ÷ longer", "floor ÷ longer")
     print_line(f"| {' | '.join(titles)} |")
     print_line("| --- " * len(titles) + "|")
-    for image, side in {"scene": asked.side, "slide": asked.slide}.items():
+    for image, side in {"scene": asked.side, "real scene": asked.side, "slide": asked.slide}.items():
         paths = [folder / f"{image}-{length}.tif" for length in (side, SMALL)]
         for path, length in zip(paths, (side, SMALL), strict=True):
             if not path.exists():
                 MAKERS[image](path, length)
-        for name, hidden in HIDDEN.items():
+        for name in ["csmask"] if image == "real scene" else HIDDEN:
             if not {image, name} >= set(filter(None, asked.only.split(","))):
                 continue
-            card = write_network(folder / f"{image}-{name}", hidden=hidden, slide=image == "slide")
-            extra = {"microns_per_pixel": "0.5"} if image == "slide" else {}
-            words = {"model": str(card), "out": str(folder / "run"), **extra}
+            words = {"out": str(folder / "run"), **WORDS.get(image, {})}
+            if name in HIDDEN:
+                card = write_network(folder / f"{image}-{name}", hidden=HIDDEN[name], slide=image == "slide")
+                words["model"] = str(card)
             large, small = (Settings.resolve({**words, "inputs": [str(one)]}, source="the case") for one in paths)
             rounds = [[*alone(large), *whole(large), whole(small)[-1]] for _ in range(asked.rounds)]
             least = np.min(rounds, axis=0)  # (part, clock)

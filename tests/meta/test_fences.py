@@ -43,10 +43,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),
     "h5py": ("reports/features.py",),
-    "pyarrow": (
-        "pipelines/run/*",
-        *(f"reports/{name}.py" for name in ("geoparquet", "flatgeobuf", "features", "pmtiles", "overlay/zone_files")),
-    ),
+    "pyarrow": ("reports/*", "pipelines/run/*"),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py", "pipelines/overlays.py", "pipelines/overlay/compare.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*", "readers/slide/icc.py"),

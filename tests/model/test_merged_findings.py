@@ -34,7 +34,7 @@ def test_the_result_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch, s
     found = scattered(rng, 300)
     expected = merge_across_regions(found)
     if small:
-        for name, value in (("_MERGED_AT_ONCE", 5), ("_STRIP", 7), ("_CACHED", 20), ("BATCH", 9)):
+        for name, value in (("BATCH_VERTICES", 40), ("_STRIP", 7), ("_CACHED", 9000), ("BATCH", 9)):
             monkeypatch.setattr(merged_findings, name, value)
     shuffled = [found[place] for place in rng.permutation(len(found))]
     chunks = [FindingsTable.of(shuffled[start : start + 13]) for start in range(0, len(shuffled), 13)]
@@ -71,3 +71,13 @@ def test_boxes_are_connected_as_by_comparing_all(monkeypatch: pytest.MonkeyPatch
     found = connected(bounds, group)
     assert len(np.unique(found)) == len(np.unique(sets)) < 150
     assert len({*zip(found.tolist(), sets.tolist(), strict=True)}) == len(np.unique(sets))
+
+
+def test_batches_are_bounded_by_rows_and_by_vertices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merged_findings, "BATCH", 3)
+    monkeypatch.setattr(merged_findings, "BATCH_VERTICES", 10)
+    counts = np.array([5, 5, 5, 20, 0, 1, 1, 1], dtype=np.int32)
+    parts = [counts[span].tolist() for span in merged_findings.spans(counts)]
+    assert parts == [[5, 5], [5], [20], [0, 1, 1], [1]]
+    assert list(merged_findings.spans(counts[:0])) == []
+    assert [span.stop for span in merged_findings.spans(counts, rows=8, most=15)] == [3, 4, 8]

@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import shapely
+from limner.model import merged_findings
 from limner.model.finding import Finding
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Plane
@@ -100,9 +102,9 @@ def test_a_hole_shows_the_picture_and_an_island_in_it_its_own_colour(image: Make
         assert shown[180, 180, 0] > 150
 
 
-@pytest.mark.parametrize("most", ["_PARTS_AT_ONCE", "_SHAPES_AT_ONCE"])
+@pytest.mark.parametrize(("module", "most"), [(painting, "_IN_MEMORY"), (merged_findings, "BATCH")])
 def test_a_picture_does_not_depend_on_how_many_shapes_are_drawn_at_once(
-    image: MakeImage, monkeypatch: pytest.MonkeyPatch, most: str
+    image: MakeImage, monkeypatch: pytest.MonkeyPatch, module: ModuleType, most: str
 ) -> None:
     """Areas with holes, of several parts, and boxes, which overlap, so that their order shows."""
     findings: list[Finding] = []
@@ -111,7 +113,7 @@ def test_a_picture_does_not_depend_on_how_many_shapes_are_drawn_at_once(
         findings.append(Finding("water", shapely.union(disc, shapely.box(x, 0, x + 30, 30)), "area"))
         findings.append(Finding("land", shapely.box(x, x, x + 70, x + 120), "box"))
     whole = picture(image("a", Placement.pixels()), findings)
-    monkeypatch.setattr(painting, most, 3)
+    monkeypatch.setattr(module, most, 3)
     assert np.array_equal(picture(image("a", Placement.pixels()), findings), whole)
 
 

@@ -1,6 +1,7 @@
 """The limit on memory: what fits into it, and that reading ahead waits for room."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,17 @@ def test_a_limit_too_small_for_one_region_is_refused(given: dict[str, str]) -> N
     with pytest.raises(RequestError, match="must hold one region") as caught:
         divide(Settings.resolve(given), [], None, workers=4)
     assert "are needed" in str(caught.value)
+
+
+def test_the_limit_that_is_advised_is_enough(scene: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the caches of readers grow with it, here those of four open slides that are larger than they are."""
+    monkeypatch.setattr(memory, "cache_bytes", lambda *limits: 4 * min(96 * MB, limits[2]))
+    stated = {"inputs": [str(scene)], "model": str(card)}
+    with pytest.raises(RequestError, match="must hold one region") as caught:
+        prepare(Settings.resolve({**stated, "memory": "100MB"}))
+    advised = re.search(r"--memory (\d+MB)", caught.value.remedy)
+    assert advised
+    assert prepare(Settings.resolve({**stated, "memory": advised[1]})).division.batch == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process holds is asked of /proc")

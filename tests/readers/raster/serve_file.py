@@ -3,8 +3,8 @@
     python serve_file.py FILE MODE FAILURES
 
 Prints its port, and at the end of its input how many bytes it has sent. MODE is "well", a status such as "403", "half"
-(each answer is cut off in its middle), "without ranges", "silent", or "signed", where TIFFs need the query sig=SECRET;
-FAILURES is how often it answers 503 before.
+(each answer is cut off in its middle), "without ranges", "silent", "signed", where TIFFs need the query sig=SECRET, or
+"late 403", which is the answer to what begins behind the first 64 KiB; FAILURES is how often it answers 503 before.
 """
 
 import sys
@@ -52,6 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         if ranged and MODE != "without ranges":
             start, end = ranged.removeprefix("bytes=").split("-")
             first, last, status = int(start), min(int(end or last), last), 206
+        if MODE == "late 403" and first >= 1 << 16:
+            self._send(403, b"")
+            return
         self._send(status, content[first : last + 1], f"bytes {first}-{last}/{len(content)}" if status == 206 else "")
 
     def _send(self, status: int, part: bytes, ranged: str = "") -> None:

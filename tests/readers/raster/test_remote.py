@@ -1,5 +1,6 @@
 """Rasters on a server: read by ranges, and servers that refuse, fail, stop half way or never answer."""
 
+import logging
 import subprocess
 import sys
 import time
@@ -115,6 +116,28 @@ def test_a_server_that_refuses_is_named_with_its_answer(serve: Callable[..., Ser
     assert time.monotonic() - start < 60
     assert "HTTP ranges" in caught.value.remedy
     assert server.url in str(caught.value)
+
+
+def test_pixels_that_are_refused_are_told_with_the_answer(
+    scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As where a right expires in the middle of a run: GDAL's error would only say that it could not decode a block."""
+    with rasterio.open(scene) as whole:
+        profile = whole.profile
+        with rasterio.open(tmp_path / "scene.tif", "w", **profile) as file:
+            file.write(whole.read())
+    server = Server(tmp_path / "scene.tif", "late 403", 0)
+    try:
+        [info] = scan_with(RasterReader(), server.url, {})
+        with RasterReader().open(info) as image, pytest.raises(ReadError, match="the server answered 403"):
+            image.read(WINDOW, (400, 200))
+        with RasterReader().open(info) as image:
+            image.read(Box(0, 0, 50, 50), (50, 50))
+    finally:
+        server.kill()
+    levels = {record.levelno for record in caplog.records}
+    assert levels <= {logging.WARNING}, "what GDAL tells of its requests stays here"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_server_that_never_answers_is_given_up(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
