@@ -7,7 +7,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ..model.annotator import Cost
-from ..readers.geodesy import area_m2
+from ..readers.areas import area_m2
 from ..readers.scanned_files import COUNTED_ONCE
 from ..reports.overview.scale_bar import format_area
 from .cli.terminal import bytes_text, duration_text, indent, plural, table, visible

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from .geodesy import Geometries, Values, lonlat_or_nan, to_lonlat
+from .areas import Geometries
+from .geodesy import Values, lonlat_or_nan, to_lonlat
 from .geometry import Placement, Points
 
 _HALVINGS: Final = 12
@@ -49,19 +50,19 @@ def densify(geometry: BaseGeometry, placement: Placement, tolerance_px: float = 
 
 def _densified(geometry: Any, placement: Placement, tolerance_px: float) -> Any:
     if isinstance(geometry, shapely.Polygon):
-        shell = _dense_line(geometry.exterior, placement, tolerance_px)
-        return shapely.Polygon(shell, [_dense_line(ring, placement, tolerance_px) for ring in geometry.interiors])
+        shell, *holes = _dense_lines(shapely.get_rings(geometry), placement, tolerance_px)
+        return shapely.Polygon(shell, holes)
     if isinstance(geometry, shapely.LineString):
-        return shapely.LineString(_dense_line(geometry, placement, tolerance_px))
+        return shapely.LineString(_dense_lines([geometry], placement, tolerance_px)[0])
     if shapely.get_dimensions(geometry) < 1:
         return geometry
     return type(geometry)([_densified(part, placement, tolerance_px) for part in geometry.geoms])
 
 
-def _dense_line(line: BaseGeometry, placement: Placement, tolerance_px: float) -> Points:
-    """The vertices of a line with its edges halved until every piece is within the tolerance."""
-    points = shapely.get_coordinates(line)
-    edge = np.arange(len(points) - 1)
+def _dense_lines(lines: Geometries, placement: Placement, tolerance_px: float) -> list[Points]:
+    """The vertices of each line with its edges halved until every piece is within the tolerance."""
+    points, line = shapely.get_coordinates(lines, return_index=True)
+    edge = np.flatnonzero(line[1:] == line[:-1])
     low, high = np.zeros(len(edge)), np.ones(len(edge))
     places = [np.arange(len(points), dtype=np.float64)]  # edge number + share of the edge
     for _ in range(_HALVINGS):
@@ -77,7 +78,8 @@ def _dense_line(line: BaseGeometry, placement: Placement, tolerance_px: float) -
     first = np.minimum(np.floor(place).astype(np.intp), len(points) - 2)
     dense = points[first] + (points[first + 1] - points[first]) * (place - first)[:, None]
     dense[-1] = points[-1]
-    return dense
+    of = line[np.floor(place).astype(np.intp)]
+    return np.split(dense, np.flatnonzero(np.diff(of)) + 1)
 
 
 def _straight_length(points: Points, placement: Placement, tolerance_px: float) -> float:

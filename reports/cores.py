@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import shapely
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw
 
-from ..readers.files import atomic_path
 from ..readers.image import Kind
 from ..readers.slide.tma import Core, CoreGrid
 from .columns import IMAGE, MODEL, NAME
 from .csv_safety import clean_text
 from .measures import FindingsBatch, all_labels, areas_m2, batches
-from .overview.text import draw_text, to_font_characters
+from .overview.png import save_png
+from .overview.text import draw_text
 from .table import Column, Dtype, with_unique_names, write_csv
 from .writer import ImageRecord, Record, image_file, write_per_image
 
@@ -228,10 +228,6 @@ def _write_map(record: Record, image: ImageRecord, grid: CoreGrid, folder: Path)
             (x - radius[0], y - radius[1], x + radius[0], y + radius[1]), outline=colour, width=max(1, size // 8)
         )
         draw_text(pen, (x, y - radius[1] - size), core.name, colour, size, "ma")
-    metadata = PngImagePlugin.PngInfo()
-    metadata.add_text("Software", f"limner {record.version}")
-    metadata.add_text("Comment", to_font_characters(record.use))
     path = image_file(folder, "cores-", image.info.id, ".png")
-    with atomic_path(path) as part:
-        picture.save(part, "PNG", pnginfo=metadata, compress_level=3)
+    save_png(picture, path, record)
     return [path]

@@ -12,7 +12,6 @@ import traceback
 from collections import Counter
 from copy import copy
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -58,6 +57,8 @@ app.add_typer(review_app, name="review")
 def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Annotate images too large to look at. For research use only."""
     if show_version:
+        from importlib.metadata import version
+
         print_result(f"limner {version('limner')}")
         raise typer.Exit
 
@@ -156,6 +157,8 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
+    from ...readers.geodesy import load_proj
+    from ...readers.sandbox import while_waiting
     from ..describe import scanned_json, scanned_text
     from ..run.option_checks import check_options
     from ..run.redaction import scan_with_redaction, unmatched_entries
@@ -163,6 +166,7 @@ def info_command(
     check_options(settings)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
+    while_waiting(load_proj)  # maps need it
     found, redactor = scan_with_redaction(settings)
     if unmatched := unmatched_entries(settings, found, redactor):
         print_message(unmatched)

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw
 
 from ...model.finding import Finding
 from ...readers import geodesy
-from ...readers.files import atomic_path
 from ...readers.geometry import crs_name
 from ...readers.image import Kind
 from ...readers.orientation import UPRIGHT, Orientation
@@ -18,8 +17,9 @@ from ..measures import LabelArea, area_share, label_areas, total_area
 from ..palette import Palette, rgb
 from ..writer import DISCLAIMER, NOT_RUN, ImageRecord, Record, image_file, write_per_image
 from .painting import NODATA, SKIPPED, UNREADABLE, Canvas, draw_base, draw_findings, hatched, on_montage
+from .png import save_png
 from .scale_bar import ScaleBar, format_area, format_length, format_share, format_volume, north
-from .text import Colour, draw_text, text_width, to_font_characters, wrap
+from .text import Colour, draw_text, text_width, wrap
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
 GOOD, DOUBTFUL = (24, 128, 72), (168, 96, 0)
@@ -42,14 +42,10 @@ class OverviewPng:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a picture per image into `folder`."""
-        metadata = PngImagePlugin.PngInfo()
-        metadata.add_text("Software", f"limner {record.version}")
-        metadata.add_text("Comment", to_font_characters(record.use))
 
         def write_one(image: ImageRecord) -> Path:
             path = image_file(folder, "overview-", image.info.id, ".png")
-            with atomic_path(path) as part:
-                overview_page(record, image).save(part, "PNG", pnginfo=metadata, compress_level=3)
+            save_png(overview_page(record, image), path, record)
             return path
 
         return write_per_image(record.images, write_one)
