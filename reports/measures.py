@@ -22,7 +22,7 @@ from ..model.finding import Finding
 from ..model.findings_table import FindingsTable
 from ..model.merged_findings import MergedFindings, columnar, in_batches
 from ..model.volume.volume import voxel_ml
-from ..readers import geodesy
+from ..readers import areas, geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo, Kind, Plane
@@ -153,10 +153,8 @@ def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
 
     In a study without a position in the patient they follow from its pixel spacing.
     """
-    areas = geodesy.areas_m2(geometries, info.placement)
-    if areas is None:
-        return shapely.area(geometries) * (pixel_area_m2(info) or math.nan)
-    return areas
+    known = areas.areas_m2(geometries, info.placement)
+    return shapely.area(geometries) * (pixel_area_m2(info) or math.nan) if known is None else known
 
 
 def lonlat(placement: Placement, xy: Points) -> Points:
