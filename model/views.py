@@ -28,8 +28,9 @@ import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
+from ..readers.areas import box_areas_m2
 from ..readers.errors import ModelError
-from ..readers.geodesy import box_areas_m2, metres_per_pixel
+from ..readers.geodesy import metres_per_pixel
 from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.orientation import UPRIGHT

@@ -10,7 +10,6 @@ from ..readers.geometry import crs_name
 from ..readers.image import ImageInfo, Kind
 from ..readers.raster.radiometry import VALUES
 from ..readers.scanned_files import ScannedFile
-from ..readers.slide.tma import CoreGrid
 from .cli.terminal import indent, table, visible
 from .pixel_size import format_pixel_size, ground_metres
 
@@ -172,6 +171,8 @@ def _map_rows(info: ImageInfo) -> list[Row]:
 
 
 def _slide_rows(info: ImageInfo) -> list[Row]:
+    from ..readers.slide.tma import CoreGrid
+
     metres, facts = ground_metres(info), dict(info.facts)
     size = "size unknown" if metres is None else f"{pixel_size_text(metres, 'slide')}/px"
     return [

@@ -21,9 +21,10 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from .areas import POLYGON, polygon_edges
 from .errors import ReadError, RequestError, excerpt
 from .files import MAX_FILE_BYTES, parse_json, read_file
-from .geodesy import POLYGON, from_lonlat, lonlat_or_nan, on_earth, polygon_edges, to_lonlat
+from .geodesy import from_lonlat, lonlat_or_nan, on_earth, to_lonlat
 from .geometry import Placement, Points
 from .image import ImageInfo
 from .vectors import read_vector, split_layer, vector_driver

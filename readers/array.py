@@ -13,7 +13,6 @@ import numpy.typing as npt
 from .errors import RequestError
 from .geometry import Box, Placement
 from .image import BaseImage, Channel, ImageInfo, Mask, Pixels
-from .resample import axis_weights, pixel_edges, resample
 
 SCHEME: Final = "memory://"
 _MAX_CHANNELS: Final = 512
@@ -113,6 +112,8 @@ class ArrayImage(BaseImage):
         self._array = _find(self._info.uri)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        from .resample import axis_weights, pixel_edges, resample
+
         array = self._array
         height, width = array.pixels.shape[:2]
         x = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)

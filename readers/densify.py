@@ -10,7 +10,8 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from .geodesy import Geometries, Values, lonlat_or_nan, to_lonlat
+from .areas import Geometries
+from .geodesy import Values, lonlat_or_nan, to_lonlat
 from .geometry import Placement, Points
 
 _HALVINGS: Final = 12

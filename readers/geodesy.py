@@ -1,63 +1,45 @@
-"""Coordinate reference systems, longitude and latitude, and true distances and areas on the ellipsoid.
+"""Coordinate reference systems, longitude and latitude, and true distances on the ellipsoid.
 
 PROJ is used without network: datum shifts use the best transformation whose grids are installed, so that two machines
-may differ by a metre or two between old national datums and WGS84 (not at all for UTM on WGS84). Distances and areas
-need no datum shift.
-
-Areas are those of polygons whose edges are straight in pixel space, not geodesics between their vertices. The area of a
-pixel is |∂P/∂x × ∂P/∂y| of its geocentric position P (the surface element of differential geometry); small polygons
-have that at their centroid times their pixels. Wide ones have the area of geodesic polygons through points on their
-edges, and those of a plain geographic CRS the closed form of the zone between two parallels (Snyder 1987, Map
-Projections: A Working Manual, eq. 3-12).
+may differ by a metre or two between old national datums and WGS84 (not at all for UTM on WGS84). Distances and areas,
+which `areas` has, need no datum shift. PROJ is loaded for what has a CRS only: slides and studies have none.
 """
-# shapely and pyproj leave their functions' **kwargs untyped:
+# pyproj leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyproj
-import shapely
-from pyproj.exceptions import ProjError
-from pyproj.network import set_network_enabled  # pyright: ignore[reportPrivateImportUsage] - documented, not re-exported
-from shapely.geometry.base import BaseGeometry
 
 from .errors import ReadError, RequestError, excerpt
 from .geometry import Placement, Points
 from .raster.metadata import Crs, names_local_file
 
+if TYPE_CHECKING:
+    import pyproj
+
 Values = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Geometries = Sequence[BaseGeometry] | npt.NDArray[np.object_]
 
-POLYGON: Final = 3
-"""shapely's type number of a polygon; types above it are collections."""
+METRES: Final = {"um": 1e-6, "mm": 1e-3, "m": 1.0}
+"""Metres per unit of placements without a CRS."""
 
-_METRES: Final = {"um": 1e-6, "mm": 1e-3, "m": 1.0}
 _EARTH_RADIUS: Final = 6378137.0
 _STENCIL: Final = 100.0  # metres between the points of a finite difference, whose error is then below 1e-10
-_FLAT: Final = 3000.0  # metres: for smaller polygons the area element at the centroid is right to 1e-7
-_PIECES: Final = (64, 4000, 1 << 18)  # an edge as long as the polygon is cut into: at first, at least, at most
-_PIECE: Final = 250.0  # metres, between the first two
-_CONVERGED: Final = 1e-7  # relative change of an area when its pieces are halved
-_ROUNDING: Final = 2e-7  # m² per vertex
-_WIDEST: Final = 1e7  # metres: wider polygons may cover more than half of the globe, and are cut
 
 
 @dataclass(frozen=True, slots=True)
-class _Ellipsoid:
+class Ellipsoid:
     """The ellipsoid of a CRS and the way from its coordinates to longitude and latitude."""
 
     axis: float
     """Semi-major axis in metres; 0 for a local (engineering) CRS, a plane that is tied to no body."""
     eccentricity2: float
     """Eccentricity squared; NaN for a local CRS."""
-    geodetic: pyproj.Transformer | None
+    geodetic: "pyproj.Transformer | None"
     """Transformation to longitude and latitude of the same datum; None where coordinates already are."""
     angle: float
     """Radians per unit of longitude and latitude; NaN for a local CRS."""
@@ -96,8 +78,16 @@ class _Ellipsoid:
         return self.axis**2 * (1.0 - e2) / 2.0 * (sine / (1.0 - e2 * sine**2) + np.arctanh(e * sine) / e)
 
 
-def parse_crs(text: str) -> pyproj.CRS:
+def load_proj() -> None:
+    """Load PROJ and open its database, which otherwise the first CRS does."""
+    parse_crs("EPSG:4326")
+
+
+def parse_crs(text: str) -> "pyproj.CRS":
     """Parse a CRS. Raises `ReadError` where PROJ cannot, or where it refers to files other than PROJ's own."""
+    import pyproj
+    from pyproj.exceptions import ProjError
+
     try:
         crs = pyproj.CRS.from_user_input(text)
         texts = (text, crs.to_wkt())
@@ -122,7 +112,11 @@ def stated_crs(text: str) -> Crs:
     return Crs(crs.to_wkt(), "m" if factor == 1.0 and name in {"metre", "meter", "m"} else "crs", crs.to_string())
 
 
-def _transformer(wkt: str, source: pyproj.CRS, target: pyproj.CRS | str) -> pyproj.Transformer:
+def _transformer(wkt: str, source: "pyproj.CRS", target: "pyproj.CRS | str") -> "pyproj.Transformer":
+    import pyproj
+    from pyproj.exceptions import ProjError
+    from pyproj.network import set_network_enabled  # pyright: ignore[reportPrivateImportUsage] - documented
+
     set_network_enabled(active=False)  # results must not depend on a server
     try:
         return pyproj.Transformer.from_crs(source, target, always_xy=True)
@@ -140,25 +134,26 @@ def _unusable_crs(text: str, why: str) -> ReadError:
 
 
 @lru_cache(maxsize=64)
-def _ellipsoid(wkt: str) -> _Ellipsoid:
+def _ellipsoid(wkt: str) -> Ellipsoid:
     crs = parse_crs(wkt)
     derived = crs.is_geographic and crs.is_derived is True  # a rotated pole, say: not yet longitude and latitude
     base = crs.source_crs if derived else crs.geodetic_crs
     unit = float(crs.axis_info[0].unit_conversion_factor)
     if base is None or crs.ellipsoid is None:
-        return _Ellipsoid(0.0, math.nan, None, math.nan, metres=unit)
+        return Ellipsoid(0.0, math.nan, None, math.nan, metres=unit)
     a, b = crs.ellipsoid.semi_major_metre, crs.ellipsoid.semi_minor_metre
     geodetic = None if crs.is_geographic and not derived else _transformer(wkt, crs, base)
     angle = float(base.axis_info[0].unit_conversion_factor)
-    return _Ellipsoid(a, 1.0 - (b / a) ** 2, geodetic, angle, metres=unit * a if crs.is_geographic else unit)
+    return Ellipsoid(a, 1.0 - (b / a) ** 2, geodetic, angle, metres=unit * a if crs.is_geographic else unit)
 
 
-def _ellipsoid_of(placement: Placement) -> _Ellipsoid | None:
+def ellipsoid_of(placement: Placement) -> Ellipsoid | None:
+    """The ellipsoid of an image's CRS; None without a CRS."""
     return None if placement.crs is None else _ellipsoid(placement.crs)
 
 
 @lru_cache(maxsize=64)
-def _wgs84_transformer(wkt: str) -> pyproj.Transformer:
+def _wgs84_transformer(wkt: str) -> "pyproj.Transformer":
     crs = parse_crs(wkt)
     horizontal = crs.sub_crs_list[0] if crs.is_compound else crs  # grids for heights may be missing
     return _transformer(wkt, horizontal, "EPSG:4326")
@@ -166,11 +161,11 @@ def _wgs84_transformer(wkt: str) -> pyproj.Transformer:
 
 def on_earth(placement: Placement) -> bool:
     """Whether the CRS is on the Earth: its semi-major axis within 0.5 % of WGS84's, as PROJ decides."""
-    ellipsoid = _ellipsoid_of(placement)
+    ellipsoid = ellipsoid_of(placement)
     return ellipsoid is not None and abs(ellipsoid.axis / _EARTH_RADIUS - 1.0) < 0.005
 
 
-def _to_wgs84(placement: Placement) -> pyproj.Transformer:
+def _to_wgs84(placement: Placement) -> "pyproj.Transformer":
     """The transformation from the CRS to WGS84. Raises `ReadError` without a CRS on the Earth."""
     subject = f"the placement from {placement.source}"
     if placement.crs is None:
@@ -265,9 +260,9 @@ def tangents(placement: Placement, xy: npt.ArrayLike) -> Values | None:
     """
     points = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
     linear = np.asarray(placement.matrix, dtype=np.float64)[:, :2]
-    ellipsoid = _ellipsoid_of(placement)
+    ellipsoid = ellipsoid_of(placement)
     if ellipsoid is None or ellipsoid.is_plane:
-        metres = ellipsoid.metres if ellipsoid is not None else _METRES.get(placement.unit)
+        metres = ellipsoid.metres if ellipsoid is not None else METRES.get(placement.unit)
         if metres is None:
             return None
         if placement.warp is None:
@@ -294,155 +289,3 @@ def metres_per_pixel(placement: Placement, xy: npt.ArrayLike) -> tuple[float, fl
         return None
     along_x, along_y = np.linalg.norm(vectors[0], axis=1)
     return float(along_x), float(along_y)
-
-
-def _pixel_m2(placement: Placement, xy: Points) -> Values:
-    """Area in m² of a pixel's parallelogram at level-0 points (N, 2), where the placement has a unit."""
-    vectors = tangents(placement, xy)
-    if vectors is None:
-        msg = "a placement without a physical unit has no areas"
-        raise ValueError(msg)
-    x, y = vectors[:, 0], vectors[:, 1]
-    gram = (x * x).sum(axis=1) * (y * y).sum(axis=1) - (x * y).sum(axis=1) ** 2
-    return np.sqrt(np.maximum(gram, 0.0))
-
-
-def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
-    """Areas (N,) in m² of shapely geometries in level-0 pixels, on the CRS's own ellipsoid.
-
-    Holes are subtracted; points and lines have no area. Right to 1e-6 (tested against densified geodesic polygons,
-    Karney 2013). NaN for a geometry that leaves the map; None where the placement has no physical unit. The area of a
-    geometry does not depend on the others of the call, bit for bit.
-    """
-    shapes = np.asarray(geometries, dtype=object)
-    if tangents(placement, []) is None:
-        return None
-    ellipsoid = _ellipsoid_of(placement)
-    on_plane = ellipsoid is None or ellipsoid.is_plane
-    if ellipsoid is not None and not on_plane and ellipsoid.geodetic is None and placement.warp is None:
-        return _zonal_areas(shapes, placement, ellipsoid)
-    areas = np.asarray(shapely.area(shapes), dtype=np.float64)
-    solid = areas > 0
-    if placement.warp is None and on_plane:
-        areas[solid] *= _pixel_m2(placement, np.zeros((1, 2)))
-        return areas
-    small = solid & _is_small(np.asarray(shapely.bounds(shapes), dtype=np.float64), placement, ellipsoid)
-    areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
-    wide = np.flatnonzero(solid & ~small)
-    ring_area = _ring_area(placement, ellipsoid)
-    scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
-    unit = _METRES[placement.unit] if ellipsoid is None else ellipsoid.metres
-    areas[wide] = [polygon_area(shape, ring_area, float(scale.max()) * unit) for shape in shapes[wide]]
-    return areas
-
-
-def _is_small(bounds: Values, placement: Placement, ellipsoid: _Ellipsoid | None) -> npt.NDArray[np.bool_]:
-    """Whether what has these bounds (N, 4) is flat on the ground, as far as its area is concerned."""
-    scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
-    unit = _METRES[placement.unit] if ellipsoid is None else ellipsoid.metres
-    sides = (bounds[:, 2:] - bounds[:, :2]) * scale
-    return np.asarray(unit * np.hypot(sides[:, 0], sides[:, 1]) <= _FLAT)
-
-
-def area_m2(geometry: BaseGeometry, placement: Placement) -> float | None:
-    """Area in m² of one shapely geometry in level-0 pixels, as `areas_m2`; None where it is unknown."""
-    areas = areas_m2([geometry], placement)
-    return None if areas is None or np.isnan(areas[0]) else float(areas[0])
-
-
-def box_areas_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
-    """Areas (N,) in m² of boxes (N, 4) = x0, y0, x1, y1 in level-0 pixels, as `areas_m2`."""
-    bounds = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    x0, y0, x1, y1 = bounds.T
-    ellipsoid = _ellipsoid_of(placement)
-    zonal = ellipsoid is not None and not ellipsoid.is_plane and ellipsoid.geodetic is None
-    known, areas = tangents(placement, []) is not None, (x1 - x0) * (y1 - y0)
-    if known and not zonal and bool((areas > 0).all()) and bool(_is_small(bounds, placement, ellipsoid).all()):
-        return areas * _pixel_m2(placement, (bounds[:, :2] + bounds[:, 2:]) / 2)  # many boxes, without their outlines
-    return areas_m2(np.asarray(shapely.box(x0, y0, x1, y1), dtype=object), placement)
-
-
-def _zonal_areas(shapes: npt.NDArray[np.object_], placement: Placement, ellipsoid: _Ellipsoid) -> Values:
-    """∮ zone_area(latitude) dλ around each geometry's rings, for pixels that are affine in longitude and latitude."""
-    owner, start, end = polygon_edges(shapes)
-    start, end = (ellipsoid.lonlat(placement.to_world(points)) for points in (start, end))
-    along = end[:, 0] - start[:, 0]
-    rise = end[:, 1] - start[:, 1]
-    zone = ellipsoid.zone_area(start[:, 1])
-    oblique = np.logical_and(along, rise)  # both are other than 0
-    nodes, weights = np.polynomial.legendre.leggauss(16)  # enough for an edge of any length, the zone being analytic
-    lat = start[oblique, 1, None] + rise[oblique, None] * (nodes + 1.0) / 2.0
-    zone[oblique] = (ellipsoid.zone_area(lat) * weights).sum(axis=1) / 2.0
-    return np.abs(np.bincount(owner, weights=zone * along, minlength=len(shapes)))
-
-
-def _ring_area(placement: Placement, ellipsoid: _Ellipsoid | None) -> Callable[[Points], float]:
-    """A function for the signed area in m² of a ring of level-0 pixels (N, 2): geodesic, or on a plane."""
-    geod = None
-    if ellipsoid is not None and not ellipsoid.is_plane:
-        geod = pyproj.Geod(a=ellipsoid.axis, es=ellipsoid.eccentricity2)
-    metres = _METRES[placement.unit] if ellipsoid is None else ellipsoid.metres
-
-    def area(xy: Points) -> float:
-        world = placement.to_world(xy)
-        if ellipsoid is None or geod is None:
-            x, y = (world - world[0]).T * metres
-            return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2.0
-        lonlat = np.degrees(ellipsoid.lonlat(world))
-        return float(geod.polygon_area_perimeter(*lonlat.T)[0]) if np.isfinite(lonlat).all() else np.nan
-
-    return area
-
-
-def polygon_area(geometry: BaseGeometry, ring_area: Callable[[Points], float], metres: float) -> float:
-    """Area in m² of a polygonal geometry whose straight edges are curved on the ground.
-
-    ring_area: the signed area in m² of a closed ring of points (N, 2).
-    metres: approximate size of the geometry's unit.
-
-    Edges are cut until the area converges; the error of a piece falls with the square of its length and is extrapolated
-    (Richardson 1911). Relative error about 1e-8 for kilometres; rounding of geodesic areas costs some 1e-7 m² a vertex.
-    NaN for a vertex off the map, and where the area does not converge.
-    """
-    if geometry.is_empty:
-        return 0.0
-    x0, y0, x1, y1 = geometry.bounds
-    across = math.hypot(x1 - x0, y1 - y0)
-    if across * metres > _WIDEST:
-        x, y = (x0 + x1) / 2.0, (y0 + y1) / 2.0
-        halves = [(x0, y0, x, y1), (x, y0, x1, y1)] if x1 - x0 > y1 - y0 else [(x0, y0, x1, y), (x0, y, x1, y1)]
-        return sum(polygon_area(geometry & shapely.box(*half), ring_area, metres) for half in halves)
-    rings, _ = _rings(np.array([geometry], dtype=object))
-    few, many, most = _PIECES
-    step, before, count = min(across / few, max(across / many, _PIECE / metres)), math.nan, 0
-    while step * most >= across:
-        fine = [shapely.get_coordinates(ring) for ring in shapely.segmentize(rings, step)]
-        area, points = abs(math.fsum(map(ring_area, fine))), sum(map(len, fine))
-        if math.isnan(area) or points == count:
-            return area
-        if abs(area - before) <= _CONVERGED * area + _ROUNDING * points:
-            return area + (area - before) / 3.0
-        step, before, count = step / 2.0, area, points
-    return math.nan
-
-
-def polygon_edges(geometries: npt.NDArray[Any]) -> tuple[Index, Points, Points]:
-    """Directed edges of all polygons in geometries (N,): exterior rings in one direction, interior ones in the other.
-
-    Returns the index of each edge's geometry (E,), and its start and end (E, 2). Points and lines have no edges.
-    """
-    rings, owner = _rings(geometries)
-    points, ring = shapely.get_coordinates(rings, return_index=True)
-    inside = np.flatnonzero(ring[1:] == ring[:-1])
-    return owner[ring[inside]], points[inside], points[inside + 1]
-
-
-def _rings(geometries: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Index]:
-    """The rings of all polygons in geometries (N,), however nested, and the index of each ring's geometry."""
-    parts, owner = geometries, np.arange(len(geometries))
-    while (shapely.get_type_id(parts) > POLYGON).any():
-        parts, index = shapely.get_parts(parts, return_index=True)
-        owner = owner[index]
-    solid = shapely.get_type_id(parts) == POLYGON
-    rings, index = shapely.get_rings(shapely.orient_polygons(parts[solid]), return_index=True)
-    return rings, owner[solid][index]

@@ -4,7 +4,8 @@ A reader with `isolated = True` parses nothing in the process that calls it, and
 plug-ins have no name by which the sandbox could import them: these run here.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ IDENTIFY_SECONDS: Final = 6.0
 SCAN_SECONDS: Final = 20.0
 FOLDER_SECONDS: Final = 60.0
 REMOTE_SECONDS: Final = 60.0
-"""Processor time for identifying and scanning a file, for scanning a folder, and for anything remote."""
+"""Processor time for identifying a file, by all readers or one, for scanning it, a folder, and anything remote."""
 
 _SERVER: Final = "limner.readers.reader_server"
 _DAMAGED: Final = "Leave the file out unless you trust its source"
@@ -32,23 +33,32 @@ _RULES: Final = {
 }
 
 
-def identify(name: str, find: Callable[[], Reader], uri: str, head: bytes, maker: str = "") -> int:
-    """Call `Reader.identify` of the reader `name`. Raises `LimnerError`, also where the file breaks the reader.
+def identify(candidates: Mapping[str, Reader], makers: Mapping[str, str], uri: str, head: bytes) -> dict[str, int]:
+    """Call `Reader.identify` of each reader, by name. Raises `LimnerError`, also where the file breaks a reader.
 
-    maker: the class of an installed reader, "module:class"; such a reader is looked up only if it must run here.
+    makers: classes of installed readers, "module:class"; such a reader is looked up only if it must run here.
     """
-    reader = maker if maker and _is_sandboxed(maker) else find()
-    return int(_ask("identify", name, reader, uri, head.decode("latin-1"), IDENTIFY_SECONDS))
+    text = head.decode("latin-1")
+    asked = [(name, makers[name]) for name in candidates if name in makers]
+    found: dict[str, int | None] = {}
+    if asked:
+        with contextlib.suppress(LimnerError, SandboxError):  # which reader fails is found by asking each
+            answers = _call("identify", asked, uri, text, seconds=_limit(uri, IDENTIFY_SECONDS))
+            found = {name: answer for (name, _), answer in zip(asked, answers, strict=True)}
+    for name in candidates:
+        if found.get(name) is None:
+            found[name] = _ask("identify", name, candidates[name], uri, text, IDENTIFY_SECONDS)
+    return {name: int(found[name] or 0) for name in candidates}
 
 
 def scan_file(name: str, reader: Reader, uri: str, options: Options) -> tuple[ImageInfo, ...]:
     """Call `Reader.scan` of the reader `name`. Raises `LimnerError`, also where the file breaks the reader."""
-    return tuple(map(ImageInfo.from_json, _ask("scan_file", name, reader, uri, options.texts(), SCAN_SECONDS)))
+    return tuple(map(ImageInfo.from_json, _ask("scan_file", name, reader, uri, _texts(options), SCAN_SECONDS)))
 
 
 def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> FolderScan:
     """Call `FolderReader.scan_folder`, or else `Reader.scan` for a folder. Raises `LimnerError` likewise."""
-    infos, failed, side = _ask("scan_folder", name, reader, folder, options.texts(), FOLDER_SECONDS)
+    infos, failed, side = _ask("scan_folder", name, reader, folder, _texts(options), FOLDER_SECONDS)
     return FolderScan(
         tuple(map(ImageInfo.from_json, infos)),
         tuple(
@@ -59,15 +69,13 @@ def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> Fol
     )
 
 
-def _ask(method: str, name: str, reader: Reader | str, uri: str, argument: Any, seconds: float) -> Any:
-    """`run_method` in the sandbox where that can import the reader, which a text names by its class, else here."""
+def _ask(method: str, name: str, reader: Reader, uri: str, argument: Any, seconds: float) -> Any:
+    """`run_method` in the sandbox where that can import the reader, else here."""
     try:
-        maker = reader if isinstance(reader, str) else _maker(name, type(reader))
-        if not isinstance(reader, str) and not maker:
+        maker = _maker(name, type(reader))
+        if not maker:
             return run_method(method, reader, name, uri, argument)
-        seconds = REMOTE_SECONDS if is_remote(uri) else seconds
-        asked = (method, name, maker, uri, argument)
-        return run_sandboxed(f"{_SERVER}:run_reader", *asked, seconds=seconds, megabytes=SCAN_MEMORY_MB)
+        return _call("run_reader", method, name, maker, uri, argument, seconds=_limit(uri, seconds))
     except LimnerError:
         raise
     except Exception as error:
@@ -84,12 +92,16 @@ def _ask(method: str, name: str, reader: Reader | str, uri: str, argument: Any, 
         raise ReadError(uri, rule, value=fault, remedy=remedy) from error
 
 
-@cache
-def _is_sandboxed(maker: str) -> bool:
-    try:
-        return bool(run_sandboxed(f"{_SERVER}:is_sandboxed", maker, seconds=SCAN_SECONDS, megabytes=SCAN_MEMORY_MB))
-    except SandboxError:
-        return False
+def _call(function: str, *arguments: Any, seconds: float) -> Any:
+    return run_sandboxed(f"{_SERVER}:{function}", *arguments, seconds=seconds, megabytes=SCAN_MEMORY_MB)
+
+
+def _texts(options: Options) -> dict[str, str] | None:
+    return None if options == type(options).model_construct() else options.texts()
+
+
+def _limit(uri: str, seconds: float) -> float:
+    return REMOTE_SECONDS if is_remote(uri) else seconds
 
 
 @cache

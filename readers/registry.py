@@ -6,7 +6,6 @@ Readers are plug-ins. Each returns a confidence for an input's first bytes, and 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -133,10 +132,7 @@ def find_reader(uri: str, head: bytes, candidates: Mapping[str, Reader]) -> str 
     Raises `RequestError` for a tie.
     """
     makers = candidates.makers if isinstance(candidates, Readers) else dict[str, str]()
-    found = {
-        name: identify(name, partial(candidates.__getitem__, name), uri, head, makers.get(name, ""))
-        for name in candidates
-    }
+    found = identify(candidates, makers, uri, head)
     best = max(found.values(), default=0)
     names = [name for name, confidence in found.items() if confidence == best]
     if best <= 0:

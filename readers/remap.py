@@ -16,8 +16,9 @@ import numpy.typing as npt
 import shapely
 
 from .annotations import lonlat_bounds
+from .areas import POLYGON, polygon_edges
 from .errors import RequestError
-from .geodesy import POLYGON, from_lonlat, on_earth, parse_crs, polygon_edges, to_lonlat
+from .geodesy import from_lonlat, on_earth, parse_crs, to_lonlat
 from .geometry import Placement, Points
 from .image import ImageInfo
 

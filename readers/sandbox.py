@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import errors
@@ -193,6 +194,14 @@ def release_sandbox() -> None:
             process.close()
 
 
+def while_waiting(function: Callable[[], object]) -> None:
+    """Let the next call of a sandboxed process run a function while the process works on it."""
+    _MEANWHILE.append(function)
+
+
+_MEANWHILE: list[Callable[[], object]] = []
+
+
 def run_sandboxed(function: str, *arguments: Any, seconds: float, megabytes: int = MEMORY_MB) -> Any:
     """`SandboxedProcess.call` in the shared process. Raises `LimnerError` or `SandboxError`."""
     return shared_process(megabytes).call(function, *arguments, seconds=seconds)
@@ -205,6 +214,8 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes) -> tuple[dict[st
         raise OSError(msg)
     process.stdin.write(request)
     process.stdin.flush()
+    while _MEANWHILE:
+        _MEANWHILE.pop()()
     line = process.stdout.readline(_MAX_BYTES)
     if not line.endswith(b"\n"):
         raise EOFError

@@ -6,7 +6,6 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -119,6 +118,8 @@ def pause(attempt: int, key: str) -> float:
 
 def retry_after(text: str) -> float:
     """Seconds in a Retry-After header, which holds seconds or a date (RFC 9110, section 10.2.3); else 0."""
+    from email.utils import parsedate_to_datetime
+
     text = text.strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
         return float(text)

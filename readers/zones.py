@@ -18,8 +18,9 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from .annotations import AnnotatedPolygon, Frame, lonlat_bounds, polygons_to_pixels, read_polygons
+from .areas import areas_m2
 from .errors import RequestError, did_you_mean, excerpt
-from .geodesy import areas_m2, stated_crs
+from .geodesy import stated_crs
 from .geometry import Placement
 from .image import ImageInfo
 from .remap import PixelMapping, Shapes, polygonal, same_crs

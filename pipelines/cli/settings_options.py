@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -58,29 +59,37 @@ def add_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], 
     return add
 
 
-def with_settings(names: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(names: Sequence[str]) -> Callable[[Callable[..., None]], "_WithSettings"]:
     """Add an option for each of these settings, `--config` and `--set` to a command.
 
     The command is called with the resolved `Settings` and with its own options.
     """
+    return lambda command: _WithSettings(command, names)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command).parameters.values())[1:]
 
-        def call(**given: Any) -> None:
-            flags = {name: _value(name, given[name]) for name in names if given[name] not in (None, [])}
-            settings = Settings.resolve(flags, file=given["config"] or "", changes=given["changes"] or ())
-            command(settings, **{parameter.name: given[parameter.name] for parameter in own})
+class _WithSettings:
+    """A command with options for settings, which are made when typer looks at its signature: not for all commands."""
 
-        parameters = [*(_parameter(name) for name in names), *own, *_SOURCES]
-        call.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
-            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-        )
-        call.__annotations__ = {one.name: one.annotation for one in parameters}
-        call.__doc__ = command.__doc__
-        return call
+    def __init__(self, command: Callable[..., None], names: Sequence[str]) -> None:
+        self._command, self._names = command, names
+        self.__doc__ = command.__doc__
 
-    return decorate
+    def __call__(self, **given: Any) -> None:
+        flags = {name: _value(name, given[name]) for name in self._names if given[name] not in (None, [])}
+        settings = Settings.resolve(flags, file=given["config"] or "", changes=given["changes"] or ())
+        self._command(settings, **{parameter.name: given[parameter.name] for parameter in self._own()})
+
+    def _own(self) -> list[inspect.Parameter]:
+        return list(inspect.signature(self._command).parameters.values())[1:]
+
+    @cached_property
+    def __signature__(self) -> inspect.Signature:
+        parameters = [*map(_parameter, self._names), *self._own(), *_SOURCES]
+        return inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters])
+
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return {name: one.annotation for name, one in self.__signature__.parameters.items()}
 
 
 def complete(name: str) -> Callable[[str], list[str]]:

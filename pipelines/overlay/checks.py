@@ -10,8 +10,8 @@ from typing import Final
 from ...readers.errors import RequestError
 from ...readers.geometry import crs_name
 from ...readers.image import ImageInfo
+from ...readers.raster.acquisition import ACQUIRED
 from ...readers.raster.radiometry import acquisition_dates
-from ...readers.raster.stac import ACQUIRED
 from ...reports.summary import ImageSummary
 from ...reports.writer import ImageRecord, Record
 

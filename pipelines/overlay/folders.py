@@ -9,7 +9,7 @@ from ...readers.errors import RequestError
 from ...readers.files import atomic_path
 from ...reports.writer import Record
 from ..run.reporting import load_writers, write_reports
-from ..run.run_folder import StoreError, as_store_errors
+from ..run.run_files import StoreError, as_store_errors
 
 
 @contextmanager

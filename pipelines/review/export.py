@@ -17,7 +17,7 @@ from ...reports.columns import REVIEWED
 from ...reports.writer import ImageRecord, Record
 from ..overlay.folders import new_folder, write_layers, write_statements
 from ..run.reporting import load_writers
-from ..run.run_folder import StoreError
+from ..run.run_files import StoreError
 from .actions import is_outline, polygon, split_key
 from .decisions import Decision
 from .joint import JointReview

@@ -20,7 +20,7 @@ from ...readers.errors import RequestError, did_you_mean
 from ...readers.files import write_atomic
 from ...reports.table import Column, Rows, write_csv
 from ...reports.writer import Record
-from ..run.run_folder import StoreError, as_store_errors
+from ..run.run_files import StoreError, as_store_errors
 from .actions import Action, is_outline, polygon, split_key
 from .decisions import Decision, Decisions, Event
 from .log import SUFFIX, Header, ReviewFile, event_line, header_line, read_review_file

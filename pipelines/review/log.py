@@ -15,7 +15,8 @@ from typing import Any, Final, cast
 
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import open_regular, parse_json
-from ..run.run_folder import StoreError, add_checksum, as_store_errors, remove_checksum
+from ..run.run_files import StoreError, as_store_errors
+from ..run.run_folder import add_checksum, remove_checksum
 from .actions import Action, check_reviewer, parse_action
 from .decisions import Event
 

@@ -18,7 +18,8 @@ from ...readers.files import open_regular
 from ...reports.writer import ImageRecord, Record
 from ..run.reporting import read_record
 from ..run.reveal import check_outside_runs
-from ..run.run_folder import REVIEWS, StoreError, append_synced, as_store_errors, cut_incomplete_line, lock
+from ..run.run_files import REVIEWS, StoreError, as_store_errors
+from ..run.run_folder import append_synced, cut_incomplete_line, lock
 from .actions import Action, check_reviewer, is_outline, parse_action, polygon, split_key
 from .decisions import Decision, Decisions, Event
 from .log import MAX_LINE_BYTES, SUFFIX, Header, event_line, header_line, read_review_file

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from ...readers.geodesy import box_areas_m2
+from ...readers.areas import box_areas_m2
 from ...reports.patient_geometry import pixel_area_m2
 from ...reports.writer import NOT_RUN, Area, AreaStatus
 from .masks import UNDER, PlannedMask

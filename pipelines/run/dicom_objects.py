@@ -11,7 +11,7 @@ from ...reports.dicom.objects import KINDS
 from ...reports.writer import Record, Writer
 from ..progress import EventHandler
 from .reporting import WrittenReport, write_reports
-from .run_folder import as_store_errors
+from .run_files import as_store_errors
 
 OBJECTS: Final = "objects.json"
 

@@ -49,7 +49,8 @@ from .redaction import (
     write_sources,
 )
 from .reporting import check_objects, load_writers, read_record, record_in_memory
-from .run_folder import RunFolder, as_store_errors, check_folder
+from .run_files import as_store_errors
+from .run_folder import RunFolder, check_folder
 from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
 

@@ -22,7 +22,8 @@ from .analysed import MaskedCores
 from .parts import PartWriter, StoredChunk
 from .plan import ImagePlan
 from .refining import Refiner
-from .run_folder import Entry, StoreError
+from .run_files import StoreError
+from .run_folder import Entry
 
 _KEPT: Final = 1_000_000  # findings whose order is kept, some 60 bytes each
 _IN_MEMORY: Final = 50_000  # findings of an image whose objects are kept in memory

@@ -17,7 +17,8 @@ from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
 from .plan import ImagePlan, Plan, area_digest
 from .redaction import Redactor
-from .run_folder import FORMAT, MANIFEST, StoreError, check_format, read_manifest
+from .run_files import MANIFEST, StoreError
+from .run_folder import FORMAT, check_format, read_manifest
 from .scanning import RESULTS_FOLDER, RUN_FOLDER
 
 PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")

@@ -16,7 +16,7 @@ from ...readers.files import atomic_path
 from ...readers.user_tables import UserTable, read_user_table
 from ...reports.csv_safety import csv_cell
 from .reveal import RevealedName, check_private
-from .run_folder import as_store_errors
+from .run_files import as_store_errors
 
 COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "studyinstanceuid": ("study", "study_uid"),

@@ -12,15 +12,8 @@ from typing import Any, BinaryIO, Final, Self
 
 from ...readers.errors import RequestError
 from ...readers.files import open_regular
-from .run_folder import (
-    StoreError,
-    add_checksum,
-    append_synced,
-    as_store_errors,
-    cut_incomplete_line,
-    lock,
-    remove_checksum,
-)
+from .run_files import StoreError, as_store_errors
+from .run_folder import add_checksum, append_synced, cut_incomplete_line, lock, remove_checksum
 
 SENT: Final = "sent.jsonl"
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from ...model.finding import Result
 from ...readers.crosswalk import read_crosswalk
 from ...readers.errors import LimnerError
 from ...readers.files import absolute, parse_json, read_file, write_atomic
@@ -34,13 +33,13 @@ from ...readers.pseudonyms import (
 )
 from ...readers.registry import neutral_options
 from ...readers.scanned_files import ScannedFile
-from ...readers.vectors import vector_files
 from ..cli.terminal import filter_output, print_message, visible
 from ..config import Settings, is_path
-from .run_folder import MANIFEST, SOURCES, RunFolder, StoreError
+from .run_files import MANIFEST, SOURCES, StoreError
 from .scanning import reader_options, scan_inputs
 
 if TYPE_CHECKING:
+    from ...model.finding import Result
     from .plan import Plan
 
 TEMPORARY = (
@@ -71,6 +70,8 @@ class Redactor:
         """
         if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
+        from ...readers.vectors import vector_files
+
         given = {"key_file": options.get("key_file", ""), "crosswalk": settings.crosswalk}
         pseudonyms = Pseudonyms.of(NameOptions(names="hide", **given))
         paths = [*settings.inputs, settings.schema_file]
@@ -107,7 +108,7 @@ class Redactor:
         """An error with all known paths replaced."""
         return redact_error(error, self.replacements)
 
-    def results(self, results: Iterable[Result]) -> list[Result]:
+    def results(self, results: "Iterable[Result]") -> "list[Result]":
         """Results with redacted errors."""
         return [replace(result, error=self.text(result.error)) for result in results]
 
@@ -251,6 +252,8 @@ def keep_refused(folder: Path, key: str, redactor: Redactor) -> str:
 
     Returns `where_names_are`, "" where nothing was written.
     """
+    from .run_folder import RunFolder
+
     if redactor.pseudonyms is not None and not os.path.lexists(folder / MANIFEST):
         with contextlib.suppress(LimnerError, OSError), RunFolder.open(folder):
             write_sources(folder, key, redactor.originals)

@@ -51,7 +51,8 @@ from .parts import PARTS, placeless, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
 from .record_pictures import overview_picture, part_pictures, slice_pictures, with_kept_overviews
 from .redaction import Redactor, read_sources, restore_paths
-from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
+from .run_files import StoreError
+from .run_folder import Entry, read_chunks, read_entries, read_raster
 from .stack_job import LABEL_MAP, PROBABILITIES
 from .windows import NOT_VISIBLE
 

@@ -21,7 +21,8 @@ from ...readers.registry import scan
 from ...reports.csv_safety import csv_cell
 from .manifest import load_manifest
 from .redaction import read_sources
-from .run_folder import MANIFEST, SOURCES, as_store_errors, encode_json
+from .run_files import MANIFEST, SOURCES, as_store_errors
+from .run_folder import encode_json
 
 _CROSSWALK = re.compile(r"crosswalk-[0-9a-f]{16}")
 GONE = "its files are no longer where the run read them"

@@ -23,16 +23,12 @@ from shapely.errors import ShapelyError
 from ...model.finding import Coverage, Finding, Result, Status
 from ...model.findings_table import FindingsTable
 from ...readers import locks
-from ...readers.errors import LimnerError, RequestError, excerpt
+from ...readers.errors import RequestError, excerpt
 from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
 from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
+from .run_files import MANIFEST, RESULTS, SOURCES, StoreError, as_store_error, as_store_errors
 
-MANIFEST = "manifest.json"
-RESULTS = "results.jsonl"
-SOURCES = "sources.json"
-REVIEWS: Final = ".reviews"
-"""What the folder with the reviews of a run has after its name."""
 MAX_MANIFEST_BYTES: Final = 2**30
 MAX_LINE_BYTES: Final = 2**20
 FORMAT: Final = 3
@@ -40,10 +36,6 @@ FORMAT: Final = 3
 _BEFORE_MANIFEST = (RESULTS, PARTS, KEY_FILE, SOURCES, "cloud-mask")  # files that are written first
 _CHECKSUM: Final = "sha256"  # the last key of a manifest: the digest of everything else in it
 _STATUSES: Final = get_args(Status)
-
-
-class StoreError(LimnerError):
-    """A run folder cannot be written, or holds something damaged. Results so far are not lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +129,7 @@ class RunFolder:
             lines = self._lines(results)
             self._parts.sync()
         except OSError as error:
-            raise _as_store_error(self.folder, error) from error
+            raise as_store_error(self.folder, error) from error
         append_synced(self._results, lines, self.folder)
 
     def _lines(self, results: Sequence[Result]) -> bytes:
@@ -184,11 +176,6 @@ def no_run(folder: Path) -> RequestError:
     return RequestError(str(folder), f"must be a run folder, with a {MANIFEST}", value=found, remedy=remedy)
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Whether a folder has the files of a run."""
-    return os.path.isfile(folder / MANIFEST) and os.path.isfile(folder / RESULTS)  # noqa: PTH113 - False for any error
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a run and verify its checksum.
 
@@ -205,7 +192,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise no_run(folder) from error
     except OSError as error:
-        raise _as_store_error(path, error) from error
+        raise as_store_error(path, error) from error
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     return cast("dict[str, Any]", manifest)
@@ -234,7 +221,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
                     raise _damaged_line(f"{path}, line {number}", _TOO_LONG)
                 number += 1
     except OSError as error:
-        raise _as_store_error(folder, error) from error
+        raise as_store_error(folder, error) from error
     return entries
 
 
@@ -278,7 +265,7 @@ def _as_damage(path: Path) -> Generator[None, None, None]:
     except (ShapelyError, ValueError) as error:
         raise _damaged(path, excerpt(str(error))) from error
     except OSError as error:
-        raise _as_store_error(path, error) from error
+        raise as_store_error(path, error) from error
 
 
 def check_format(manifest: Mapping[str, Any], folder: Path) -> None:
@@ -375,7 +362,7 @@ def append_synced(file: BinaryIO, lines: bytes, where: Path) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # otherwise the line is cut when the file is next opened
             file.truncate(start)
-        raise _as_store_error(where, error) from error
+        raise as_store_error(where, error) from error
 
 
 def cut_incomplete_line(path: Path, longest: int = MAX_LINE_BYTES) -> None:
@@ -395,24 +382,6 @@ def cut_incomplete_line(path: Path, longest: int = MAX_LINE_BYTES) -> None:
             file.truncate(last)
 
 
-@contextlib.contextmanager
-def as_store_errors(folder: Path) -> Generator[None, None, None]:
-    """Raise `StoreError` for the errors of the operating system."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: an impossible file name
-        raise _as_store_error(folder, error) from error
-
-
-def _as_store_error(path: Path, error: OSError | ValueError) -> StoreError:
-    return StoreError(
-        str(path),
-        "must be readable and writable",
-        value=(error.strerror if isinstance(error, OSError) else "") or str(error),
-        remedy="Free disk space or grant access, then run the same command again: it resumes the run",
-    )
-
-
 def lock(file: BinaryIO, folder: Path) -> None:
     """Lock a file of a run folder until it is closed, or the process dies.
 
@@ -422,7 +391,7 @@ def lock(file: BinaryIO, folder: Path) -> None:
         if not locks.lock(file):
             raise _locked(folder)
     except OSError as error:
-        raise _as_store_error(folder, error) from error
+        raise as_store_error(folder, error) from error
 
 
 def _check_linked(file: BinaryIO, folder: Path) -> None:

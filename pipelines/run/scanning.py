@@ -12,7 +12,7 @@ from ...readers.files import absolute, open_regular
 from ...readers.registry import scan
 from ...readers.scanned_files import ScannedFile
 from ..config import QUALITY_BANDS, Settings, is_path
-from .run_folder import REVIEWS, is_run_folder
+from .run_files import REVIEWS, is_run_folder
 
 RUN_FOLDER = "a run folder, which holds results"
 RESULTS_FOLDER = "a folder of results, which limner wrote"

@@ -13,8 +13,8 @@ from ...model.finding import Coverage, Finding, Result
 from ...model.probabilities import NODATA, LabelProbabilities, Steps
 from ...model.views import roi_mask
 from ...model.volume.volume import LabelMap, SupportsVolumes, Volume, Voxels
+from ...readers.areas import box_areas_m2
 from ...readers.errors import ModelError
-from ...readers.geodesy import box_areas_m2
 from ...readers.image import Image, Mask
 from ...readers.regions import Region
 from ...readers.scratch import scratch_array

@@ -27,7 +27,8 @@ from .plan import ImagePlan
 from .receipts import SENT
 from .redaction import Redactor, read_sources, redact_output, restore_paths
 from .reporting import load_writers, read_record, write_reports
-from .run_folder import MANIFEST, RESULTS, SOURCES, read_chunks, read_entries, read_findings, read_manifest
+from .run_files import MANIFEST, RESULTS, SOURCES
+from .run_folder import read_chunks, read_entries, read_findings, read_manifest
 
 _OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE, OBJECTS, SENT}  # and the parts
 _HEAD: Final = 4096

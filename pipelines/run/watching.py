@@ -18,17 +18,8 @@ from .parts import PARTS
 from .plan import ImagePlan
 from .processes import held_bytes
 from .receipts import SENT
-from .run_folder import (
-    MANIFEST,
-    MAX_LINE_BYTES,
-    RESULTS,
-    SOURCES,
-    Entry,
-    as_store_errors,
-    no_run,
-    other_contents,
-    parse_entry,
-)
+from .run_files import MANIFEST, RESULTS, SOURCES, as_store_errors
+from .run_folder import MAX_LINE_BYTES, Entry, no_run, other_contents, parse_entry
 
 State = Literal["planning", "loading", "annotating", "reporting", "ended", "stopped"]
 

@@ -22,7 +22,7 @@ from ..review.decisions import Decision
 from ..review.export import by_image, checked
 from ..review.joint import JointReview, find_reviews, read_joint
 from ..run.reporting import read_record
-from ..run.run_folder import as_store_errors
+from ..run.run_files import as_store_errors
 from .outlines import Labels
 
 BLOCK_TILES: Final = 10

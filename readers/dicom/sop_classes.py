@@ -1,6 +1,9 @@
 """The kind of a DICOM object by its SOP class (PS3.4 B.5), never by its modality alone."""
 
-from .metadata import FileMetadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .metadata import FileMetadata
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 DIRECTORY = "1.2.840.10008.1.3.10"
@@ -37,7 +40,7 @@ _CROSS_SECTIONAL = ("2", "4", "20", "128", "130")
 _CROSS_SECTIONAL_MODALITIES = {"CT", "MR", "PT", "NM"}
 
 
-def skip_reason(file: FileMetadata) -> str:
+def skip_reason(file: "FileMetadata") -> str:
     """Why a file is skipped, since it is not a radiology image; "" where it is one."""
     uid = file.sop_class
     if uid == WHOLE_SLIDE:
@@ -53,18 +56,18 @@ def skip_reason(file: FileMetadata) -> str:
     return "" if file.frames else "it has no pixel data"
 
 
-def is_stackable(file: FileMetadata) -> bool:
+def is_stackable(file: "FileMetadata") -> bool:
     """Whether single frames without a position may be one stack: slices of CT, MR, PET and nuclear medicine."""
     uid = file.sop_class
     return _is_in(uid, _CROSS_SECTIONAL) or (not uid and file.modality in _CROSS_SECTIONAL_MODALITIES)
 
 
-def is_secondary(file: FileMetadata) -> bool:
+def is_secondary(file: "FileMetadata") -> bool:
     """Whether this is a secondary capture of a screen or film, whatever its modality."""
     return _is_in(file.sop_class, ("7",)) or bool(file.conversion_type)
 
 
-def burned_in_risk(file: FileMetadata) -> str:
+def burned_in_risk(file: "FileMetadata") -> str:
     """The risk of identifying text in the pixels: "yes" or "none" where stated, else "low" or "high"."""
     if file.burned_in:
         return "yes" if file.burned_in == "YES" else "none"

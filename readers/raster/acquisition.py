@@ -13,6 +13,9 @@ from ..image import ImageInfo
 
 ACQUISITION: Final = "acquisition"
 """The fact of an image that states when it was acquired: the first and the last moment, as in `interval_text`."""
+ACQUIRED: Final = "acquired"
+BASELINE: Final = "processing_baseline"
+"""Facts of an image that a STAC item states: the date of acquisition, and the processing baseline of Sentinel-2."""
 
 Interval = tuple[datetime, datetime]
 """First and last moment in UTC; equal for one moment."""

@@ -96,6 +96,11 @@ _GDAL_ERRORS = (OSError, ValueError, ArithmeticError, LookupError, RuntimeError,
 _SIDECAR_SUFFIXES = (".ovr", ".OVR", ".msk", ".MSK", ".aux", ".AUX", ".aux.xml", ".AUX.XML")
 
 
+PIXELS: Final = ("must have readable pixels", "The file may be truncated or damaged: fetch it again")
+METADATA: Final = ("must have metadata that GDAL can read", "Fetch the file again or leave it out")
+"""Rules that files break, with the way out, for `gdal_errors`."""
+
+
 @contextmanager
 def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
     """Turn whatever GDAL or rasterio raises into a `ReadError` about `name`; of a URL the remedy is another."""
@@ -384,7 +389,7 @@ def _open_checked(
         simplefilter("ignore", NotGeoreferencedWarning)
         raster = DatasetReader(_page_path(path, part) or part or path, driver=list(drivers), **level)
     try:
-        with gdal_errors(name, "must have metadata that GDAL can read", "Fetch the file again or leave it out"):
+        with gdal_errors(name, *METADATA):
             check(raster, name)
     except BaseException:
         raster.close()

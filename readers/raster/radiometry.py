@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ..errors import ReadError, RequestError
 from ..image import Channel, ImageInfo, Mask, Pixels
+from .acquisition import ACQUIRED, BASELINE
 from .bands import BASELINE_WITH_OFFSET, LEVELS_UP, SENSORS, Radiometry, Sensor, find_level_metadata
-from .stac import ACQUIRED, BASELINE
 
 VALUES: Final = "values"
 """The fact of an image that says in words how its numbers become physical values."""

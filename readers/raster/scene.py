@@ -1,34 +1,29 @@
 """Several single-band rasters as one image: folders, Sentinel-2 and Landsat products, variables of one NetCDF file.
 
-Files whose names differ only in the band id are one scene. Its level-0 grid is that of its finest band; every other
-band is resampled once, from its own grid straight to the requested size.
+Files whose names differ only in the band id are one scene. Its level-0 grid is that of its finest band.
 """
 
-import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import ReadError
 from ..files import is_remote
 from ..formats import recognise
-from ..geometry import Box
-from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels, StoredLevel
-from ..options import scan_options
-from ..overview import dilate
-from ..resample import pixel_edges
+from ..image import FolderScan, ImageInfo
 from .bands import canonical_band, find_product_metadata, is_sentinel2, match_band, sensor_from_name
 from .gdal import CACHE_BYTES, limit_cache
-from .geotiff import RasterImage, RasterReader
-from .joined_bands import BandGrid, align, is_raster, join_bands, scan_band
+from .geotiff import RasterReader
+from .joined_bands import is_raster, join_bands, scan_band
 from .metadata import RasterOptions
-from .stac import StacItem, holds_items, is_item_url, keep_queries, read_item
-from .stac_scene import scan_item, scan_items
+
+if TYPE_CHECKING:
+    from .scene_image import SceneImage
+    from .stac import StacItem
 
 MIN_BANDS = 2
 NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -64,7 +59,9 @@ class SceneReader:
         if not Path(uri).is_dir() and not self.is_archive(uri, b"{"):
             if not _is_stac(uri):
                 return _scan_variables(uri, options)
-            return [scan_item(uri, read_item(uri, remote=options.remote_assets), options)]
+            from .stac_scene import scan_file
+
+            return [scan_file(uri, options)]
         found = self.scan_folder(uri, options)
         if found.failed:
             raise found.failed[0][1]
@@ -75,13 +72,19 @@ class SceneReader:
 
     def is_archive(self, uri: str, head: bytes) -> bool:
         """Whether a file lists STAC items: a collection, a catalogue or a collection of items."""
-        return (is_remote(uri) or head.lstrip().startswith(b"{")) and _is_stac(uri) and holds_items(uri)
+        if not (is_remote(uri) or head.lstrip().startswith(b"{")) or not _is_stac(uri):
+            return False
+        from .stac import holds_items
+
+        return holds_items(uri)
 
     def scan_folder(self, folder: str, options: RasterOptions) -> FolderScan:
         """The scenes in a folder or a list of STAC items, those that failed with their files, and side files.
 
         An item of STAC counts where its assets lie in the folder; else it is a side file, and they are other files.
         """
+        from .stac_scene import scan_item, scan_items
+
         if not Path(folder).is_dir():
             return scan_items(folder, options)
         infos: list[ImageInfo] = []
@@ -115,86 +118,9 @@ class SceneReader:
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "SceneImage":
         """Open for reading the named channels; only their files are opened. Raises `ReadError`."""
+        from .scene_image import SceneImage
+
         return SceneImage(info, channels)
-
-
-class SceneImage(BaseImage):
-    """An open scene: one open raster for each channel, for one worker."""
-
-    streams = True
-
-    def _open(self) -> None:
-        info = self._info
-        self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
-        self._bands: list[tuple[RasterImage, BandGrid]] = []
-        keep_queries(info.files)
-        options = scan_options(RasterOptions, info)
-        finest = dict(info.facts).get("grid", "")
-        if not (finest.isdecimal() and int(finest) < len(info.files)):
-            raise ReadError(info.uri, "must have the facts of its scan", value=finest, remedy="Scan it again")
-        grid = scan_band(info.files[int(finest)], options)
-        for place in self._channel_indices:
-            band = scan_band(info.files[place], options)
-            self._bands.append((RasterImage(band), align(grid, band)))
-
-    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        """See `Image.read`. A pixel is valid where all its channels are."""
-        x, y = pixel_edges(box.x0, box.x1, size[0]), pixel_edges(box.y0, box.y1, size[1])
-        width, height = self._info.size
-        pixels = np.zeros((size[1], size[0], len(self._bands)), dtype=self._dtype)
-        valid = np.ones((size[1], size[0]), dtype=bool)
-        for i, (band, grid) in enumerate(self._bands):
-            (across, down), (right, below) = grid.scale, grid.shift
-            bounds = (right, below, width * across + right, height * down + below)
-            try:
-                values, usable = band.sample(y * down + below, x * across + right, bounds=bounds)
-            except ReadError as error:
-                where = f"box x {box.x0:g}…{box.x1:g}, y {box.y0:g}…{box.y1:g} of {band.info.uri}"
-                raise ReadError(where, error.rule, value=error.value, remedy=error.remedy) from error
-            pixels[:, :, i] = values[:, :, 0]
-            valid &= usable
-        return pixels, valid
-
-    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
-        """See `SupportsLevels`: the blocks of the band that has most pixels stored, and the mean scale of all bands."""
-        levels: list[StoredLevel] = []
-        for band, grid in self._bands:
-            level = band.stored_level((step[0] * grid.scale[0], step[1] * grid.scale[1]))
-            across, down = (one / scale for one, scale in zip(level.scale, grid.scale, strict=True))
-            levels.append(StoredLevel((across, down), level.block))
-        finest = min(levels, key=lambda level: level.scale[0] * level.scale[1])
-        area = finest.scale[0] * finest.scale[1]
-        mean = math.sqrt(len(levels) / sum(area / (level.scale[0] * level.scale[1]) for level in levels))
-        across, down = (one * mean for one in finest.scale)
-        block = [max(1, round(side / mean)) for side in finest.block]
-        return StoredLevel((across, down), (block[0], block[1]))
-
-    def may_hold(self, shape: tuple[int, int]) -> Mask | None:
-        """See `SupportsLevels`: what all bands may hold of which that is known, as a pixel is valid where all are."""
-        found: Mask | None = None
-        for band, grid in self._bands:
-            here = band.may_hold(shape)
-            if here is None:
-                continue
-            radius = [
-                _reach(grid.scale[axis], grid.shift[axis], band.info.size[axis], whole, whole / shape[1 - axis])
-                for axis, whole in enumerate(self._info.size)
-            ]
-            here = dilate(here, (radius[0], radius[1]))
-            found = here if found is None else found & here
-        return found
-
-    def _close(self) -> None:
-        for band, _ in self._bands:
-            band.close()
-        self._bands.clear()
-
-
-def _reach(scale: float, shift: float, length: int, whole: int, cell: float) -> int:
-    """How many cells of `cell` scene pixels may lie between a place on a band's own grid and on the scene's."""
-    ends = abs(shift / scale), abs((length - shift) / scale - whole)
-    interpolated = 1 / scale if scale < 1 else 0.0  # from the neighbouring pixel
-    return math.ceil((max(ends) + interpolated) / cell - 1e-9)
 
 
 def _scan_variables(uri: str, options: RasterOptions) -> list[ImageInfo]:
@@ -223,16 +149,20 @@ def _join_variables(group: Sequence[ImageInfo]) -> ImageInfo:
 
 def _is_stac(uri: str) -> bool:
     if is_remote(uri):
+        from .stac import is_item_url
+
         return is_item_url(uri)
     found = recognise(uri, b"{")
     return found is not None and found.key == "stac"
 
 
-def _items(folder: str, *, remote: bool = False) -> list[tuple[str, StacItem]]:
+def _items(folder: str, *, remote: bool = False) -> "list[tuple[str, StacItem]]":
     """The STAC items in a folder that have an asset that can be read, with their files."""
     found: list[tuple[str, StacItem]] = []
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() in {".json", ".geojson"} and path.is_file() and _is_stac(str(path)):
+            from .stac import read_item
+
             with suppress(ReadError):
                 item = read_item(str(path), remote=remote)
                 found += [(str(path), item)] if item.assets else []

@@ -18,14 +18,10 @@ from ..errors import ReadError, excerpt
 from ..files import is_remote, parse_json, read_file
 from ..servers import AddressTerms
 from ..slide.zarr_store import WebStore
-from .acquisition import ACQUISITION, interval_text, item_interval
+from .acquisition import ACQUIRED, ACQUISITION, BASELINE, interval_text, item_interval
 from .bands import COMMON_NAMES, MAX_METADATA_BYTES, match_band
 from .gdal import keep_query
 from .vrt import is_below
-
-ACQUIRED: Final = "acquired"
-BASELINE: Final = "processing_baseline"
-"""Facts of an image that an item states: the date of acquisition, and the processing baseline of Sentinel-2."""
 
 _APPLIED: Final = "earthsearch:boa_offset_applied"
 MAX_ITEMS: Final = 2000

@@ -14,9 +14,14 @@ from .geotiff import RasterReader
 from .joined_bands import is_raster, join_bands, scan_band
 from .metadata import RasterOptions
 from .radiometry import SCALE_SOURCE
-from .stac import ASK, Asset, StacItem, read_items
+from .stac import ASK, Asset, StacItem, read_item, read_items
 
 _MOVED = 0.01  # px by which a stated grid may differ
+
+
+def scan_file(uri: str, options: RasterOptions) -> ImageInfo:
+    """The scene of the item in a file or at a URL. Raises `ReadError`."""
+    return scan_item(uri, read_item(uri, remote=options.remote_assets), options)
 
 
 def scan_items(uri: str, options: RasterOptions) -> FolderScan:

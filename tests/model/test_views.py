@@ -12,7 +12,7 @@ from limner.model import views
 from limner.model.annotator import InputSpec
 from limner.model.finding import Coverage
 from limner.model.views import core_window, measure_coverage, read_view, roi_mask
-from limner.readers.geodesy import area_m2, box_areas_m2
+from limner.readers.areas import area_m2, box_areas_m2
 from limner.readers.geometry import Placement
 from limner.readers.image import Image
 from limner.readers.regions import Grid, Region, cut_regions

@@ -38,9 +38,10 @@ TABLES = (
 CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/raster/test_hostile.py::test_raster_size_is_limited"],
     "readers/geodesy.py": [
-        *(f"readers/test_{name}.py" for name in ("geodesy", "area_pieces", "stated_crs", "pixels_on")),
+        *(f"readers/test_{name}.py" for name in ("geodesy", "stated_crs", "pixels_on")),
         "reports/test_rfc7946.py",
     ],
+    "readers/areas.py": ["readers/test_geodesy.py", "readers/test_area_pieces.py"],
     "readers/densify.py": [
         "readers/test_densify.py",
         "readers/test_geodesy.py",

@@ -8,7 +8,7 @@ import pyproj
 import pytest
 import shapely
 from limner.readers import geodesy
-from limner.readers.geodesy import polygon_area
+from limner.readers.areas import area_m2, areas_m2, polygon_area
 from limner.readers.geometry import Placement, Points, Polynomial, Unit
 from shapely.geometry.base import BaseGeometry
 
@@ -102,8 +102,8 @@ def test_only_polygons_of_more_than_3_km_are_cut(
         assert metres == pytest.approx(side, rel=2e-3)
         return polygon_area(geometry, ring_area, metres)
 
-    monkeypatch.setattr(geodesy, "polygon_area", counted)
-    areas = geodesy.areas_m2(shapes, placement)
+    monkeypatch.setattr("limner.readers.areas.polygon_area", counted)
+    areas = areas_m2(shapes, placement)
     assert areas is not None
     assert cut == shapes[len(small) :].tolist()
     vectors = geodesy.tangents(placement, shapely.get_coordinates(shapely.centroid(shapes)))
@@ -117,7 +117,7 @@ def test_a_ring_far_from_the_origin_of_its_plane_has_the_same_area(unit: Unit, m
     """Squares of coordinates would need 24 digits."""
     warp = Polynomial(((0, 0), (1, 0), (0, 1)), (4e11, 5e7, 0.0), (4e11, 0.0, -5e7), (500.0, 500.0), 500.0, 0.1)
     placement = Placement(((1e5, 0.0, 0.0), (0.0, -1e5, 0.0)), unit, warp=warp)
-    area = geodesy.area_m2(shapely.box(0, 0, 10, 10), placement)
+    area = area_m2(shapely.box(0, 0, 10, 10), placement)
     assert area == pytest.approx((10 * 1e5 * metres) ** 2, rel=1e-8)
 
 
@@ -126,5 +126,5 @@ def test_a_turned_grid_over_the_globe_has_its_surface() -> None:
     """In degrees about another pole, and in metres, both too wide to be measured in one piece."""
     crs = "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 +datum=WGS84"
     turned = pyproj.CRS.from_user_input(f"{crs} +to_meter=0.0174532925199433").to_wkt()
-    globe = geodesy.area_m2(shapely.box(0, 0, 360, 180), Placement(((1, 0, -180.0), (0, -1, 90.0)), "deg", turned))
+    globe = area_m2(shapely.box(0, 0, 360, 180), Placement(((1, 0, -180.0), (0, -1, 90.0)), "deg", turned))
     assert globe == pytest.approx(WGS84_SURFACE, rel=1e-6)

@@ -15,9 +15,9 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import geodesy
+from limner.readers.areas import area_m2, areas_m2, box_areas_m2, polygon_area, polygon_edges
 from limner.readers.densify import densify, densify_all
 from limner.readers.errors import ReadError
-from limner.readers.geodesy import polygon_area, polygon_edges
 from limner.readers.geometry import Placement, Points, Polynomial, Unit
 from shapely.geometry.base import BaseGeometry
 
@@ -81,7 +81,7 @@ def test_areas_agree_with_dense_geodesics(name: str) -> None:
     large = shapely.box(0, 0, 3000, 2500).difference(shapely.box(100, 200, 900, 1700))
     slanted = shapely.Polygon([(100.5, 200.25), (2500.75, 900.5), (800.25, 2300.5)])
     for polygon, pieces in [(small, 200), (large, 1500), (slanted, 1500)]:
-        assert geodesy.area_m2(polygon, placement) == pytest.approx(geodesic_area(polygon, placement, pieces), rel=1e-7)
+        assert area_m2(polygon, placement) == pytest.approx(geodesic_area(polygon, placement, pieces), rel=1e-7)
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_areas_agree_with_dense_geodesics(name: str) -> None:
 def test_on_equal_area_maps_areas_are_those_of_the_map(crs: int, pixel: float, west: float, north: float) -> None:
     placement = north_up(crs, pixel, west, north)
     shapes = [shapely.box(0, 0, 1, 1), shapely.box(0, 0, 1388, 584), shapely.Point(700, 300).buffer(250)]
-    areas = geodesy.areas_m2(shapes, placement)
+    areas = areas_m2(shapes, placement)
     assert areas is not None
     assert areas == pytest.approx([shape.area * pixel**2 for shape in shapes], rel=2e-7)
 
@@ -105,20 +105,20 @@ def test_on_equal_area_maps_areas_are_those_of_the_map(crs: int, pixel: float, w
 def test_known_areas() -> None:
     a, e2, lat = 6378137.0, 0.0066943799901413165, np.radians((np.arange(100000) + 0.5) / 100000)
     rings = a**2 * (1 - e2) * np.cos(lat) / (1 - e2 * np.sin(lat) ** 2) ** 2  # meridian radius × parallel radius
-    cell = geodesy.area_m2(shapely.box(0, 0, 1, 1), north_up(4326, 1.0, 0.0, 1.0))
+    cell = area_m2(shapely.box(0, 0, 1, 1), north_up(4326, 1.0, 0.0, 1.0))
     assert cell == pytest.approx(rings.mean() * math.radians(1) ** 2, rel=1e-10), "1° by 1° at the equator"
     assert cell == pytest.approx(12308.46e6, rel=1e-6)
-    assert geodesy.area_m2(shapely.box(0, 0, 1440, 720), GLOBE) == pytest.approx(WGS84_SURFACE, rel=1e-12)
+    assert area_m2(shapely.box(0, 0, 1440, 720), GLOBE) == pytest.approx(WGS84_SURFACE, rel=1e-12)
     moon = north_up("ESRI:104903", 1.0, 0.0, 90.0)
-    assert geodesy.area_m2(shapely.box(0, 0, 360, 60), moon) == pytest.approx(math.pi * 1737400**2, rel=1e-12)
-    assert geodesy.area_m2(shapely.box(0, 0, 1, 1), north_up(3031, 10.0, -5.0, 5.0)) == pytest.approx(
+    assert area_m2(shapely.box(0, 0, 360, 60), moon) == pytest.approx(math.pi * 1737400**2, rel=1e-12)
+    assert area_m2(shapely.box(0, 0, 1, 1), north_up(3031, 10.0, -5.0, 5.0)) == pytest.approx(
         (10 / 0.9727690128) ** 2, rel=1e-8
     ), "a pixel around the pole, where the map's scale is known"
 
 
 def test_a_grid_beyond_the_poles_has_no_area_there() -> None:
     centred = north_up(4326, 1.0, -0.5, 90.5)
-    assert geodesy.area_m2(shapely.box(0, 0, 360, 181), centred) == pytest.approx(WGS84_SURFACE, rel=1e-12)
+    assert area_m2(shapely.box(0, 0, 360, 181), centred) == pytest.approx(WGS84_SURFACE, rel=1e-12)
 
 
 def test_a_warped_image_has_the_areas_of_its_map() -> None:
@@ -127,7 +127,7 @@ def test_a_warped_image_has_the_areas_of_its_map() -> None:
     warp = Polynomial(TERMS, x, y, (5000.0, 5000.0), 5000.0, 0.1)
     placement = placed(32618, ((10.0, 0.18, 0.0), (0.14, -10.0, 0.0)), warp=warp)
     for polygon, pieces in [(shapely.box(5000, 5000, 5100, 5100), 50), (shapely.box(0, 0, 10000, 9000), 3000)]:
-        assert geodesy.area_m2(polygon, placement) == pytest.approx(geodesic_area(polygon, placement, pieces), rel=1e-7)
+        assert area_m2(polygon, placement) == pytest.approx(geodesic_area(polygon, placement, pieces), rel=1e-7)
 
 
 def test_a_rotated_pole_is_measured_on_the_true_ellipsoid() -> None:
@@ -137,7 +137,7 @@ def test_a_rotated_pole_is_measured_on_the_true_ellipsoid() -> None:
     corners = np.array([(0, 0), (100, 0), (100, 100), (0, 100), (0, 0)])
     ring = np.concatenate([np.linspace(a, b, 500, endpoint=False) for a, b in pairwise(corners)])
     oracle = abs(pyproj.Geod(ellps="WGS84").polygon_area_perimeter(*own.transform(*placement.to_world(ring).T))[0])
-    assert geodesy.area_m2(shapely.box(0, 0, 100, 100), placement) == pytest.approx(oracle, rel=1e-6)
+    assert area_m2(shapely.box(0, 0, 100, 100), placement) == pytest.approx(oracle, rel=1e-6)
 
 
 @pytest.mark.parametrize("unit", ["um", "mm", "m"])
@@ -145,16 +145,16 @@ def test_without_a_crs_the_matrix_and_its_unit_decide(unit: str) -> None:
     metres = {"um": 1e-6, "mm": 1e-3, "m": 1.0}[unit]
     slide = Placement(((0.25, 0.0, 0.0), (0.0, 0.5, 0.0)), cast("Unit", unit))
     assert geodesy.metres_per_pixel(slide, (3, 4)) == pytest.approx((0.25 * metres, 0.5 * metres))
-    assert geodesy.area_m2(shapely.box(0, 0, 10, 10), slide) == pytest.approx(12.5 * metres**2)
+    assert area_m2(shapely.box(0, 0, 10, 10), slide) == pytest.approx(12.5 * metres**2)
     patient = Placement(((0.5, 0.0, -100.0), (0.0, 0.0, 40.0), (0.0, -0.25, 300.0)), "mm")
     assert geodesy.metres_per_pixel(patient, (0, 0)) == pytest.approx((0.5e-3, 0.25e-3))
-    assert geodesy.area_m2(shapely.box(0, 0, 2, 2), patient) == pytest.approx(0.5e-6)
+    assert area_m2(shapely.box(0, 0, 2, 2), patient) == pytest.approx(0.5e-6)
 
 
 def test_a_local_crs_has_a_unit_but_no_longitude() -> None:
     site = Placement(((2.0, 0.0, 0.0), (0.0, -2.0, 0.0)), "crs", crs=SITE)
     assert geodesy.metres_per_pixel(site, (0, 0)) == pytest.approx((0.6096, 0.6096))
-    assert geodesy.area_m2(shapely.box(0, 0, 10, 10), site) == pytest.approx(100 * 0.6096**2)
+    assert area_m2(shapely.box(0, 0, 10, 10), site) == pytest.approx(100 * 0.6096**2)
     assert not geodesy.on_earth(site)
     with pytest.raises(ReadError, match="on the Earth"):
         geodesy.to_lonlat(site, [(0, 0)])
@@ -163,9 +163,9 @@ def test_a_local_crs_has_a_unit_but_no_longitude() -> None:
 def test_without_a_unit_there_are_no_areas() -> None:
     unknown = Placement.pixels()
     assert geodesy.metres_per_pixel(unknown, (0, 0)) is None
-    assert geodesy.area_m2(shapely.box(0, 0, 1, 1), unknown) is None
-    assert geodesy.areas_m2([shapely.box(0, 0, 1, 1)], unknown) is None
-    assert geodesy.box_areas_m2([(0, 0, 1, 1)], unknown) is None
+    assert area_m2(shapely.box(0, 0, 1, 1), unknown) is None
+    assert areas_m2([shapely.box(0, 0, 1, 1)], unknown) is None
+    assert box_areas_m2([(0, 0, 1, 1)], unknown) is None
 
 
 def test_only_polygons_have_areas_and_holes_and_parts_count() -> None:
@@ -174,15 +174,15 @@ def test_only_polygons_have_areas_and_holes_and_parts_count() -> None:
     assert isinstance(ring, shapely.Polygon)
     nested = shapely.GeometryCollection([shapely.Point(1, 1), shapely.MultiPolygon([ring, far])])
     for placement in (VIRGINIA, GLOBE, PLACEMENTS["polar stereographic"]):
-        areas = geodesy.areas_m2(
+        areas = areas_m2(
             [shapely.Point(3, 3), shapely.LineString([(0, 0), (9, 9)]), shapely.Polygon(), ring, far, nested], placement
         )
         assert areas is not None
         assert areas[:3].tolist() == [0, 0, 0]
         assert areas[5] == pytest.approx(areas[3] + areas[4], rel=1e-7)
-        assert areas[3] < geodesy.area_m2(shapely.box(0, 0, 30, 30), placement)
-        assert areas[3] == geodesy.area_m2(ring.reverse(), placement), "whichever way round"
-    none = geodesy.areas_m2([], VIRGINIA)
+        assert areas[3] < area_m2(shapely.box(0, 0, 30, 30), placement)
+        assert areas[3] == area_m2(ring.reverse(), placement), "whichever way round"
+    none = areas_m2([], VIRGINIA)
     assert none is not None
     assert len(none) == 0
 
@@ -190,11 +190,11 @@ def test_only_polygons_have_areas_and_holes_and_parts_count() -> None:
 def test_a_geometry_off_the_map_has_no_area() -> None:
     disc = north_up("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84", 3000.0, -5570000.0, 5570000.0)
     inside, limb = shapely.box(1600, 1600, 2000, 2000), shapely.box(0, 0, 1000, 1000)
-    areas = geodesy.areas_m2([inside, limb], disc)
+    areas = areas_m2([inside, limb], disc)
     assert areas is not None
     assert areas[0] == pytest.approx(geodesic_area(inside, disc, 1000), rel=1e-6)
     assert math.isnan(areas[1])
-    assert geodesy.area_m2(limb, disc) is None
+    assert area_m2(limb, disc) is None
     assert geodesy.metres_per_pixel(disc, (0, 0)) is None
     assert geodesy.metres_per_pixel(disc, (5570 / 3, 5570 / 3)) == pytest.approx((3000, 3000), rel=2e-3)
     assert np.isnan(geodesy.lonlat_or_nan(disc, [(0, 0)])).all()
@@ -221,9 +221,9 @@ def partitions(draw: st.DrawFn) -> list[shapely.Geometry]:
 )
 def test_pieces_add_up_to_the_whole(pieces: list[BaseGeometry], name: str) -> None:
     placement = PLACEMENTS[name]
-    areas = geodesy.areas_m2(pieces, placement)
+    areas = areas_m2(pieces, placement)
     assert areas is not None
-    assert areas.sum() == pytest.approx(geodesy.area_m2(shapely.box(0, 0, 10980, 10980), placement), rel=1e-8)
+    assert areas.sum() == pytest.approx(area_m2(shapely.box(0, 0, 10980, 10980), placement), rel=1e-8)
 
 
 @pytest.mark.slow
@@ -233,9 +233,9 @@ def test_an_area_does_not_depend_on_the_others_of_the_call(name: str) -> None:
     x, y = rng.integers(0, 3000, (2, 150))
     wide, high = rng.integers(8, 1500, (2, 150))
     shapes = shapely.union(shapely.box(x, y, x + wide, y + 7), shapely.box(x, y, x + 4, y + high))
-    together = geodesy.areas_m2(shapes, PLACEMENTS[name])
+    together = areas_m2(shapes, PLACEMENTS[name])
     assert together is not None
-    assert together.tolist() == [geodesy.area_m2(shape, PLACEMENTS[name]) for shape in shapes]
+    assert together.tolist() == [area_m2(shape, PLACEMENTS[name]) for shape in shapes]
 
 
 def test_known_distances() -> None:
@@ -417,7 +417,7 @@ def test_a_wide_picture_that_is_warped_without_a_crs_is_measured_on_its_plane() 
     units: list[tuple[Unit, str | None, float]] = [("m", None, 1.0), ("mm", None, 1e-6), ("crs", SITE, 0.3048**2)]
     for unit, crs, m2 in units:
         placement = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 10000.0)), unit, crs, warp=warp)
-        half = geodesy.area_m2(shapely.box(500, 0, 1000, 1000), placement)
+        half = area_m2(shapely.box(500, 0, 1000, 1000), placement)
         assert half == pytest.approx((5000 + 500) * 10000 * m2, rel=1e-9)
 
 
@@ -480,4 +480,4 @@ def test_boxes_have_the_areas_of_their_outlines() -> None:
     boxes = np.hstack([corner, corner + np.random.default_rng(6).uniform(1, 90, (40, 2))])
     for shown in (boxes, [*boxes, (0.0, 0.0, 4000.0, 3000.0)], [*boxes, (5.0, 5.0, 5.0, 9.0)]):
         outlines = np.asarray(shapely.box(*np.transpose(shown)))
-        assert geodesy.box_areas_m2(shown, VIRGINIA) == pytest.approx(geodesy.areas_m2(outlines, VIRGINIA), rel=1e-9)
+        assert box_areas_m2(shown, VIRGINIA) == pytest.approx(areas_m2(outlines, VIRGINIA), rel=1e-9)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import shapely
+from limner.readers.areas import areas_m2
 from limner.readers.errors import RequestError
-from limner.readers.geodesy import areas_m2
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.remap import pixel_mapping, polygonal, snapped

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from limner.readers.errors import ReadError
-from limner.readers.sandbox import SandboxedProcess, SandboxError, run_sandboxed
+from limner.readers.sandbox import SandboxedProcess, SandboxError, run_sandboxed, while_waiting
 
 pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
@@ -99,6 +99,14 @@ def test_a_failed_call_has_a_code_and_the_next_one_works(
     assert "Doe" not in str(caught.value)
     assert time.monotonic() - start < 20
     assert process.call(f"{HERE}:double", 1, seconds=60) == 2
+
+
+def test_something_else_is_done_while_a_call_works(process: SandboxedProcess) -> None:
+    done: list[str] = []
+    while_waiting(lambda: done.append("meanwhile"))
+    process.call(f"{HERE}:double", 1, seconds=60)
+    process.call(f"{HERE}:double", 1, seconds=60)
+    assert done == ["meanwhile"]
 
 
 def test_limner_errors_are_passed_on(process: SandboxedProcess) -> None:

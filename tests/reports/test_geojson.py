@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 from limner.model.finding import Finding
-from limner.readers import geodesy
+from limner.readers import areas, geodesy
 from limner.readers.geometry import Placement
 from limner.reports.geojson import GeoJson
 from limner.reports.writer import DISCLAIMER, ImageRecord, Record
@@ -69,7 +69,7 @@ def test_features_follow_rfc_7946(placement: MakePlacement, image: MakeImage, re
     assert not re.search(r"\d\.\d{8}", coordinates.partition("}")[0])
     properties = read["features"][0]["properties"]
     assert (properties["score"], properties["label"], properties["finding"]) == (0.1235, "water", 1)
-    assert properties["area_m2"] == pytest.approx(geodesy.area_m2(lake, place), rel=1e-8)
+    assert properties["area_m2"] == pytest.approx(areas.area_m2(lake, place), rel=1e-8)
     west, south, east, north = read["bbox"]
     corners = geodesy.to_lonlat(place, [(10, 90), (90, 10)])
     assert np.allclose([west, south], corners.min(axis=0), atol=1e-4)

@@ -8,7 +8,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.readers import geodesy
+from limner.readers import areas, geodesy
 from limner.readers.densify import densify
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Placement
@@ -59,7 +59,7 @@ def globe(shape: BaseGeometry, placement: Placement) -> BaseGeometry:
 
 
 def expected_m2(shape: BaseGeometry, placement: Placement) -> float:
-    area = geodesy.area_m2(shape, placement)
+    area = areas.area_m2(shape, placement)
     assert area is not None
     return area
 

@@ -12,6 +12,7 @@ import pytest
 import shapely
 from limner.model.finding import Finding
 from limner.readers import geodesy
+from limner.readers.areas import areas_m2
 from limner.readers.geometry import Placement
 from limner.reports.columns import FindingsCsv, findings_columns
 from limner.reports.summary import FILES, FilesCsv, SummaryCsv
@@ -207,7 +208,7 @@ def test_pandas_reads_back_what_was_written(
 
 def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
     place = placement(32618, *NORTH_UP)
-    whole = geodesy.areas_m2([shapely.box(0, 0, 1000, 800)], place)
+    whole = areas_m2([shapely.box(0, 0, 1000, 800)], place)
     assert whole is not None
     m2 = float(whole[0])
     findings = [Finding("water", shapely.box(0, 0, 400, 400), "area"), Finding("boat", shapely.box(0, 0, 9, 9), "box")]

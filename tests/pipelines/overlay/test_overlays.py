@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import shapely
 from limner.pipelines.overlay.checks import acquired, model_differences
-from limner.pipelines.run import run_folder
+from limner.pipelines.run import run_files
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
@@ -255,7 +255,7 @@ def test_results_replace_nothing(runs: Any, limner: Any, tmp_path: Path) -> None
         assert done.code == 2
         assert "must be a new folder" in done.err
     assert [*(tmp_path / "out").iterdir()] == []
-    assert run_folder.MANIFEST in {path.name for path in runs("whole").iterdir()}
+    assert run_files.MANIFEST in {path.name for path in runs("whole").iterdir()}
 
 
 def test_what_cannot_be_compared_or_merged_is_said(runs: Any, limner: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from limner.model.findings_table import FindingsTable
 from limner.pipelines.review.export import export_review, reviewed_record
 from limner.pipelines.review.joint import JointReview, read_joint
 from limner.pipelines.review.review import Review
-from limner.pipelines.run.run_folder import StoreError
+from limner.pipelines.run.run_files import StoreError
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.reports.measures import batches

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from limner.pipelines.review.actions import MOST_FINDINGS, MOST_VERTICES
 from limner.pipelines.review.review import Change, Review, reviews_folder
-from limner.pipelines.run.run_folder import StoreError
+from limner.pipelines.run.run_files import StoreError
 from limner.readers.errors import RequestError
 from limner.reports.writer import Record
 

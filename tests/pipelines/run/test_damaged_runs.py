@@ -15,7 +15,8 @@ import pytest
 from limner.model.finding import Result
 from limner.pipelines.run.manifest import load_manifest
 from limner.pipelines.run.reporting import load_writers, read_record, write_reports
-from limner.pipelines.run.run_folder import FORMAT, RunFolder, StoreError, read_entries, read_findings
+from limner.pipelines.run.run_files import StoreError
+from limner.pipelines.run.run_folder import FORMAT, RunFolder, read_entries, read_findings
 from limner.readers.errors import RequestError
 from shapely.affinity import translate
 

@@ -13,8 +13,8 @@ import rasterio
 import shapely
 from limner.pipelines.run.run_folder import check_folder
 from limner.pipelines.run_result import Run
+from limner.readers.areas import areas_m2
 from limner.readers.errors import LimnerError
-from limner.readers.geodesy import areas_m2
 from rasterio.features import shapes
 
 WIDTH, HEIGHT, METRES = 150, 110, 10.0

@@ -16,7 +16,7 @@ from limner.model.annotator import InputSpec
 from limner.pipelines.run.plan import ImagePlan
 from limner.pipelines.run.reporting import read_record
 from limner.pipelines.run_result import Run
-from limner.readers.geodesy import area_m2
+from limner.readers.areas import area_m2
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.orientation import UPRIGHT, Orientation

@@ -18,7 +18,8 @@ from limner.model.finding import Finding, Result
 from limner.model.findings_table import FindingsTable
 from limner.pipelines.run import parts
 from limner.pipelines.run.parts import Part, RasterPart
-from limner.pipelines.run.run_folder import RunFolder, StoreError, read_entries, read_findings, read_raster
+from limner.pipelines.run.run_files import StoreError
+from limner.pipelines.run.run_folder import RunFolder, read_entries, read_findings, read_raster
 
 ODD = "a\ud800\n%/é\x00"
 FINDINGS = (
@@ -178,7 +179,8 @@ def test_a_full_disk_in_the_middle_of_a_part_loses_nothing(tmp_path: Path) -> No
     code = (
         "import resource, sys\nfrom pathlib import Path\nimport numpy as np, shapely\n"
         "from limner.model.finding import Finding, Result\n"
-        "from limner.pipelines.run.run_folder import RunFolder, StoreError\n"
+        "from limner.pipelines.run.run_files import StoreError\n"
+        "from limner.pipelines.run.run_folder import RunFolder\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.RLIM_INFINITY}))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "many = tuple(Finding('a', shapely.Point(n, n), 'tile') for n in range(9000))\n"

@@ -12,7 +12,7 @@ from limner.model.vlm.fourkhd import runtime
 from limner.model.vlm.fourkhd.generator import Generator
 from limner.model.vlm.question import SPECIAL_TOKEN
 from limner.readers import plugins
-from limner.readers.raster.geotiff import RasterImage
+from limner.readers.raster.raster_image import RasterImage
 from PIL import Image
 
 pytestmark = pytest.mark.slow

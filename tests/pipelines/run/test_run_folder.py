@@ -16,12 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.finding import Coverage, Finding, Result
 from limner.pipelines.run import run_folder
+from limner.pipelines.run.run_files import RESULTS, StoreError, is_run_folder
 from limner.pipelines.run.run_folder import (
-    RESULTS,
     RunFolder,
-    StoreError,
     add_checksum,
-    is_run_folder,
     read_entries,
     read_findings,
     read_manifest,

@@ -24,7 +24,8 @@ from limner.pipelines.progress import (
     TerminalProgress,
     stopped_text,
 )
-from limner.pipelines.run.run_folder import RESULTS, RunFolder, StoreError
+from limner.pipelines.run.run_files import RESULTS, StoreError
+from limner.pipelines.run.run_folder import RunFolder
 from limner.pipelines.run.watching import Watcher
 from limner.readers.errors import RequestError
 from limner.readers.locks import lock_holder

@@ -12,8 +12,9 @@ import rasterio
 from limner.readers.contract import ExpectedImage, area_average, check_reader, scan_with
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import ImageInfo
-from limner.readers.raster.geotiff import RasterImage, RasterReader
+from limner.readers.raster.geotiff import RasterReader
 from limner.readers.raster.metadata import RasterOptions
+from limner.readers.raster.raster_image import RasterImage
 from limner.readers.raster.scene import SceneReader
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS

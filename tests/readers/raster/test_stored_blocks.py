@@ -14,7 +14,7 @@ from limner.readers.contract import scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
 from limner.readers.overview import ReducedImage, read_overview
-from limner.readers.raster import gdal, geotiff
+from limner.readers.raster import gdal, raster_image
 from limner.readers.raster.geotiff import RasterReader
 from limner.readers.raster.metadata import RasterOptions
 from limner.readers.raster.scene import SceneReader
@@ -95,11 +95,11 @@ def test_the_overview_is_the_same_whether_empty_blocks_are_skipped_or_read(
     monkeypatch.setattr(overview, "_BYTES", 4000)
     monkeypatch.setattr(overview, "_STREAMED_BYTES", 4000)
     read: list[Box] = []
-    inner = geotiff.RasterImage.read
-    monkeypatch.setattr(geotiff.RasterImage, "read", lambda *a: (read.append(a[1]), inner(*a))[1])
+    inner = raster_image.RasterImage.read
+    monkeypatch.setattr(raster_image.RasterImage, "read", lambda *a: (read.append(a[1]), inner(*a))[1])
     skipping = reduced(info)
     few = len(read)
-    monkeypatch.setattr(geotiff.RasterImage, "may_hold", lambda *_: None)
+    monkeypatch.setattr(raster_image.RasterImage, "may_hold", lambda *_: None)
     whole = reduced(info)
     for one, other in zip(skipping[:3], whole[:3], strict=True):
         assert (np.asarray(one) == np.asarray(other)).all()
@@ -162,7 +162,7 @@ def test_of_a_map_too_large_to_read_samples_are_read_and_nothing_else_is_called_
 ) -> None:
     info = scanned(write(tmp_path / "zeros.tif", layout, nodata=0))
     whole = reduced(info)
-    monkeypatch.setattr(geotiff.RasterImage, "may_hold", lambda *_: None)
+    monkeypatch.setattr(raster_image.RasterImage, "may_hold", lambda *_: None)
     monkeypatch.setattr(overview, "WHOLE_BYTES", 100_000)
     monkeypatch.setattr(overview, "SAMPLED_BYTES", 60_000)
     found = reduced(info)
@@ -202,13 +202,13 @@ def test_gdals_cache_has_the_stated_size_while_limner_reads(tmp_path: Path, monk
     from rasterio._env import get_gdal_config  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
 
     sizes: list[int] = []
-    inner = geotiff.resample
+    inner = raster_image.resample
 
     def spy(*words: Any, **named: Any) -> Any:
         sizes.append(get_gdal_config("GDAL_CACHEMAX"))
         return inner(*words, **named)
 
-    monkeypatch.setattr(geotiff, "resample", spy)
+    monkeypatch.setattr(raster_image, "resample", spy)
     reduced(scanned(write(tmp_path / "sparse.tif", LAYOUTS[0])))
     assert set(sizes) == {gdal.CACHE_BYTES} == {64 * 2**20}
     monkeypatch.setattr(gdal, "_limits", {"cache": gdal.MAX_BLOCK_BYTES, "block": 0})  # a block that is larger fits
@@ -225,8 +225,8 @@ def test_a_read_asks_for_every_block_once(
     info = scanned(write(tmp_path / "blocks.tif", layout, size=(900, 200)))
     box = Box(-20, -10, 950, 230)
     windows: list[Any] = []
-    inner = vars(geotiff.RasterImage)["_read_window"]  # what GDAL is asked for
-    monkeypatch.setattr(geotiff.RasterImage, "_read_window", lambda *a: (windows.append(a[2]), inner(*a))[1])
+    inner = vars(raster_image.RasterImage)["_read_window"]  # what GDAL is asked for
+    monkeypatch.setattr(raster_image.RasterImage, "_read_window", lambda *a: (windows.append(a[2]), inner(*a))[1])
     with RasterReader().open(info) as image:
         whole = image.read(box, size)
         monkeypatch.setattr(resample, "READ_BYTES", 1)
@@ -252,11 +252,11 @@ def test_wide_rows_of_blocks_are_read_in_parts(
     info = scanned(write(tmp_path / "wide.tif", LAYOUTS[1], size=(900, 200)))
     box = Box(-20, -10, 950, 230)
     windows: list[Any] = []
-    inner = vars(geotiff.RasterImage)["_read_window"]  # what GDAL is asked for
-    monkeypatch.setattr(geotiff.RasterImage, "_read_window", lambda *a: (windows.append(a[2]), inner(*a))[1])
+    inner = vars(raster_image.RasterImage)["_read_window"]  # what GDAL is asked for
+    monkeypatch.setattr(raster_image.RasterImage, "_read_window", lambda *a: (windows.append(a[2]), inner(*a))[1])
     with RasterReader().open(info) as image:
         whole = image.read(box, size)
-        monkeypatch.setattr(geotiff, "ROW_BYTES", 64 * 4 * 200)
+        monkeypatch.setattr(raster_image, "ROW_BYTES", 64 * 4 * 200)
         windows.clear()
         parts = image.read(box, size)
     assert (whole[0] == parts[0]).all()
