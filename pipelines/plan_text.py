@@ -18,6 +18,7 @@ from .run.execute import PreparedRun
 from .run.plan import ImagePlan
 
 _REGIONS = "regions to analyse"
+_CLUSTERS = (1, 4, 16, 64, 256, 1024)  # machines
 
 
 def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
@@ -52,6 +53,22 @@ def time_text(timing: Timing, *, workers: int, cluster: bool = False) -> str:
     if timing.peak:
         rows.append(("memory measured", f"{bytes_text(timing.peak)} on one {timing.unit}"))
     return table(rows)
+
+
+def cluster_text(timing: Timing, *, machines: int, pieces: int, planning: float) -> str:
+    """The time that clusters of machines like this one take, and that of all their machines, which one pays for.
+
+    `timing` is that of `machines`; `pieces` are the regions or stacks that are divided among them, `planning` the
+    seconds for which all wait.
+    """
+    total, start = (timing.seconds or 0.0) * max(1, min(machines, pieces)), planning + timing.loading
+    rows: list[tuple[str, ...]] = [("machines like this one", "time", "of all together")]
+    for count in (one for one in _CLUSTERS if one <= max(1, pieces)):
+        seconds = start + total * math.ceil(pieces / count) / max(1, pieces)
+        rows.append((str(count), duration_text(seconds), duration_text(seconds * count)))
+    waiting = f"{duration_text(planning)} of planning and {duration_text(timing.loading)} of loading the model"
+    text = f"With {waiting}, which all wait for. The reports, which one process writes, are not counted."
+    return f"{table(rows)}\n{text}"
 
 
 def plan_rows(image: ImagePlan) -> list[Row]:

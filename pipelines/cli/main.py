@@ -7,6 +7,7 @@ is fast.
 
 import json
 import sys
+import time
 import traceback
 from collections import Counter
 from copy import copy
@@ -115,16 +116,24 @@ add_view(app)
 
 @add_command(app, "plan")
 @with_settings(PLANNING)
-def plan_command(settings: "Settings") -> None:
+def plan_command(
+    settings: "Settings",
+    *,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Show the time and cost of clusters of machines, too.")
+    ] = False,
+) -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
-    from ..plan_text import plan_text, time_text
+    from ..plan_text import cluster_text, plan_text, time_text
     from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
     from ..run.execute import prepare, workers_and_threads
 
+    start = time.monotonic()
     with TerminalProgress() as progress:
         progress(Message("Scanning the inputs"))
         prepared = prepare(settings, only_plan=True, on_event=progress)
+    planning = time.monotonic() - start
     known = estimate(prepared, batch=prepared.division.batch)
     workers, threads = workers_and_threads(settings, prepared)
     print_result(plan_text(prepared, known, workers=workers))
@@ -132,7 +141,11 @@ def plan_command(settings: "Settings") -> None:
         unit = "stack" if prepared.plan.volumes else "tile"
         print_message(f"Timing one {unit} in a separate process, for at most {LIMIT_S:.0f} s")
     timing = measure(prepared, known, workers=workers, threads=threads)
-    print_result(time_text(timing, workers=workers, cluster=settings.engine == "ray"))
+    ray = settings.engine == "ray"  # its workers are machines
+    print_result(time_text(timing, workers=workers, cluster=ray))
+    if cluster and timing.seconds is not None:
+        pieces = len(prepared.plan.volumes) or known.regions
+        print_result(cluster_text(timing, machines=workers if ray else 1, pieces=pieces, planning=planning))
     if any(row.status == "failed" for row in prepared.plan.files):
         raise typer.Exit(SOME_FAILED)
 

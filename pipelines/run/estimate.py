@@ -78,6 +78,8 @@ class Timing:
     """Most bytes of memory seen meanwhile."""
     unit: str = "tile"
     """What was annotated: a "tile", or a "stack" that is annotated as a volume."""
+    loading: float = 0.0
+    """Seconds until a process had loaded the model."""
 
 
 def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
@@ -144,7 +146,9 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
     total = sum(known.work[shape] * count for shape, count in known.shapes.items())
     seconds = trial.result.seconds * total / one / max(1, min(workers, known.regions))
     tile = f"one tile of {prepared.redactor.text(trial.result.region)}, {trial.result.seconds:.2g} s"
-    return Timing(seconds, f"{'extrapolated from' if total != one else 'measured on'} {tile}", trial.peak)
+    return Timing(
+        seconds, f"{'extrapolated from' if total != one else 'measured on'} {tile}", trial.peak, "tile", trial.loading
+    )
 
 
 def _measure_stack(prepared: PreparedRun, job: RegionJob, *, workers: int, threads: int) -> Timing:
@@ -158,7 +162,9 @@ def _measure_stack(prepared: PreparedRun, job: RegionJob, *, workers: int, threa
     total = sum(stacks.values()) / stacks[smallest]
     seconds = trial.result.seconds * total / max(1, min(workers, len(stacks)))
     stack = f"the stack {prepared.redactor.text(smallest)}, {trial.result.seconds:.2g} s"
-    return Timing(seconds, f"{'extrapolated from' if total != 1 else 'measured on'} {stack}", trial.peak, "stack")
+    return Timing(
+        seconds, f"{'extrapolated from' if total != 1 else 'measured on'} {stack}", trial.peak, "stack", trial.loading
+    )
 
 
 def _try(job: RegionJob, candidates: Sequence[Region], *, threads: int, unit: str = "tile") -> "Trial":
@@ -210,6 +216,8 @@ class Trial:
     """Why there is no result."""
     peak: float
     """Most bytes of memory that the process was seen to hold, without cached files."""
+    loading: float = 0.0
+    """Seconds from its start until it had loaded the model."""
 
 
 class _LimitError(Exception):
@@ -224,13 +232,15 @@ def try_region(
     The process is ended after `seconds`, including loading the model, or at `memory` bytes. A region that takes less
     than 5 s is annotated twice, and the second run counts. Raises `WorkerFaultError`.
     """
+    start, loading = time.monotonic(), 0.0
     worker = WorkerProcess.start(job, threads)
-    monitor = _Monitor(worker, time.monotonic() + seconds, seconds, memory, unit)
+    monitor = _Monitor(worker, start + seconds, seconds, memory, unit)
     with contextlib.suppress(OSError):  # if memory runs out after all, this process is killed first
         Path(f"/proc/{worker.process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
     result, why = None, f"The {unit}s that were tried have no pixels to annotate"
     try:
         monitor.receive("The model was not loaded")
+        loading = time.monotonic() - start
         results = (monitor.annotate(region) for region in candidates)
         tried = next((one for one in results if one.status != "skipped"), None)
         if tried is not None and tried.status == "failed":
@@ -243,7 +253,7 @@ def try_region(
         why = f"The process that tried it died ({worker.exit_reason()})"
     finally:
         worker.stop()
-    return Trial(result, why, monitor.peak)
+    return Trial(result, why, monitor.peak, loading)
 
 
 @dataclass(slots=True)

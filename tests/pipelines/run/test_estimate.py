@@ -18,6 +18,7 @@ from limner.model.clip.annotator import ZeroShot
 from limner.model.huggingface.annotator import Transformers
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.transformers_backend import TransformersVlmAnnotator
+from limner.pipelines.plan_text import cluster_text
 from limner.pipelines.run import estimate
 from limner.pipelines.run.estimate import middle_tile
 from limner.readers.options import make_plugin
@@ -239,6 +240,31 @@ def test_timing_has_limits_of_time_and_memory(
         [time] = [line for line in done.out.splitlines() if line.startswith("time")]
         tiles = math.ceil(1700 / 64) ** 2
         assert 0.15 * tiles < float(time.split("about ")[1].split()[0]) * (60 if " min" in time else 1) < 0.6 * tiles
+
+
+def test_a_cluster_waits_for_planning_and_for_its_last_regions() -> None:
+    timing = estimate.Timing(6000.0, "measured", loading=20.0)
+    text = cluster_text(timing, machines=4, pieces=18, planning=40.0)  # 24,000 s of one machine
+    *rows, waiting = text.splitlines()
+    assert rows == [
+        "machines like this one  time    of all together",
+        "1                       6.7 h   6.7 h",
+        "4                       1.9 h   7.5 h",  # five rounds of 1333 s, and a minute
+        "16                      45 min  12.1 h",
+    ]
+    assert waiting.startswith("With 40 s of planning and 20 s of loading the model, which all wait for.")
+
+
+@pytest.mark.parametrize("words", [(), ("--engine", "ray", "--workers", 4)], ids=["one", "four"])
+def test_a_plan_tells_the_time_of_clusters(
+    words: tuple[object, ...], colours: Path, tried: str, limner: Limner
+) -> None:
+    done = limner("plan", colours, "--model", tried, "--hd-num", 4, "--cluster", *words)
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.partition("machines like this one")[2].splitlines()[1:-1]]
+    assert [row[0] for row in rows] == ["1", "4", "16", "64"]  # of 196 regions
+    assert rows[0][1:3] == rows[0][3:5]
+    assert 2 <= int(rows[0][1]) <= 7, "minutes of 729 tiles of 0.2 s, on a machine that may be busy"
 
 
 def test_an_invalid_request_is_refused_before_anything_is_printed(
