@@ -8,8 +8,9 @@ pyarrow is imported only when a file is written.
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch, Numbers, Shapes
 from .rfc7946 import batch_to_crs, batch_to_wkb
-from .streams import Stream, write_stream
+from .streams import Stream, stream_per_image, write_stream
 from .table import Column, is_constant
 from .writer import ImageRecord, Record, image_file
 
@@ -59,29 +60,23 @@ class GeoParquet:
 
     def stream(self, record: Record, folder: Path) -> Stream:
         """Write a file per map, batch by batch."""
-        omitted, paths, columns = self.omitted(record), list[Path](), findings_columns(record)
-        file: _File | None = None
-        with ExitStack() as stack:  # a file replaces its predecessor once it is whole
-            while (batch := (yield)) is not None:
-                if batch.image.info.id in omitted:
-                    continue
-                if batch.first == 1:
-                    if file is not None:
-                        file.close()
-                        stack.close()
-                    paths.append(image_file(folder, "findings-", batch.image.info.id, ".parquet"))
-                    file = _File(stack.enter_context(atomic_path(paths[-1])), record, batch.image, columns)
-                    stack.callback(file.abandon)
-                if file is not None:
-                    file.add(batch)
-            if file is not None:
-                file.close()
-        return paths
+        columns = findings_columns(record)
+        start = partial(_write, record, columns, folder)
+        return (yield from stream_per_image(start, self.omitted(record)))
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images without a CRS."""
         reason = "it has no CRS, so a GIS cannot place it"
         return {image.info.id: reason for image in record.images if not image.info.placement.crs}
+
+
+def _write(record: Record, columns: Sequence[Column[FindingsBatch]], folder: Path, image: ImageRecord) -> Stream:
+    path = image_file(folder, "findings-", image.info.id, ".parquet")
+    with atomic_path(path) as part, closing(_File(part, record, image, columns)) as file:
+        while (batch := (yield)) is not None:
+            file.add(batch)
+        file.finish()
+    return [path]
 
 
 class _File:
@@ -132,7 +127,7 @@ class _File:
         if sum(map(len, self._tables)) >= SORTED_AT_ONCE or self._vertices >= VERTICES_AT_ONCE:
             self._flush()
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Write what is left, and what a reader must know of the geometries."""
         self._flush()
         crs = parse_crs(self._image.info.placement.crs or "").to_json_dict()
@@ -146,9 +141,8 @@ class _File:
         }
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
         self._writer.add_key_value_metadata({"geo": json.dumps(geo)})
-        self._writer.close()
 
-    def abandon(self) -> None:
+    def close(self) -> None:
         """Close the file, whole or not."""
         self._writer.close()
 

@@ -44,6 +44,8 @@ class FindingsBatch:
     """The number of the first finding within the image."""
     identifiers: Counter[uuid.UUID] = field(default_factory=Counter[uuid.UUID])
     """How often each identifier was given in earlier batches of the image."""
+    label_totals: "LabelTotals" = field(default_factory=lambda: LabelTotals())  # noqa: PLW0108 - defined below
+    """Of earlier batches of the image for which `totals` were asked."""
     shared: dict[object, npt.NDArray[Any]] = field(default_factory=dict[object, npt.NDArray[Any]])
     """What one report made of the batch and others need too, by what it is; not to be changed."""
 
@@ -54,6 +56,12 @@ class FindingsBatch:
     def table(self) -> FindingsTable:
         """The findings as columns."""
         return self.findings if isinstance(self.findings, FindingsTable) else FindingsTable.of(self.findings)
+
+    @cached_property
+    def totals(self) -> "LabelTotals":
+        """Counts and areas by label of the image up to this batch, if they were asked of those before it, too."""
+        self.label_totals.add(self)
+        return self.label_totals
 
     @property
     def kind(self) -> Kind:
@@ -126,11 +134,13 @@ class FindingsBatch:
 def batches(record: Record, images: Iterable[ImageRecord] | None = None) -> Iterator[FindingsBatch]:
     """The findings of a run's images, or of some, a few thousand at a time; an empty batch for an image without any."""
     for image in record.images if images is None else images:
-        findings, identifiers = columnar(image.findings()), Counter[uuid.UUID]()
+        findings, identifiers, totals = columnar(image.findings()), Counter[uuid.UUID](), LabelTotals()
         if not len(findings):
-            yield FindingsBatch(record, image, findings)
+            yield FindingsBatch(record, image, findings, 1, identifiers, totals)
         for start, table in in_batches(findings):
-            yield FindingsBatch(record, image, table, start + 1, identifiers)
+            yield FindingsBatch(record, image, table, start + 1, identifiers, totals)
+        if isinstance(findings, MergedFindings) and totals.findings == len(findings):
+            _TOTALS[findings] = totals
 
 
 def _is_planar(placement: Placement) -> bool:
@@ -181,9 +191,12 @@ class LabelTotals:
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, bool], tuple[list[float], list[float], list[int]]] = {}
+        self.findings = 0
+        """How many were added."""
 
     def add(self, batch: FindingsBatch) -> None:
         """Add findings. Tiles and regions count with their valid part."""
+        self.findings += len(batch)
         valid = batch.table.numbers.get("valid", np.full(len(batch), np.nan))
         valid = np.where(np.isnan(valid), 1.0, valid)
         pixels, m2 = batch.area_px * valid, batch.area_m2 * valid
@@ -220,13 +233,7 @@ def exact_sum(values: Numbers) -> tuple[float, float]:
 
 
 _TOTALS: WeakKeyDictionary[MergedFindings, LabelTotals] = WeakKeyDictionary()
-
-
-def remember_totals(image: ImageRecord, totals: LabelTotals) -> None:
-    """Keep the totals of all findings of an image for `label_areas`, as long as those are kept."""
-    findings = image.findings()
-    if isinstance(findings, MergedFindings):
-        _TOTALS[findings] = totals
+"""Those of all findings of images that were gone through."""
 
 
 def label_areas(record: Record, image: ImageRecord) -> list[LabelArea]:
@@ -234,10 +241,7 @@ def label_areas(record: Record, image: ImageRecord) -> list[LabelArea]:
     findings = image.findings()
     totals = _TOTALS.get(findings) if isinstance(findings, MergedFindings) else None
     if totals is None:
-        totals = LabelTotals()
-        for batch in batches(record, [image]):
-            totals.add(batch)
-        remember_totals(image, totals)
+        *_, totals = (batch.totals for batch in batches(record, [image]))
     return totals.areas(record, image)
 
 

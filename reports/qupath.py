@@ -11,8 +11,9 @@ import hashlib
 import re
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, cast
 
@@ -32,7 +33,7 @@ from .json_cells import FIRST, encode, features, member_cells, ring_texts, row_n
 from .measures import FindingsBatch
 from .palette import Palette, rgb
 from .snapping import only_rounded, snapped_rings
-from .streams import Stream, write_stream
+from .streams import Stream, stream_per_image, write_stream
 from .writer import ImageRecord, Record, image_file
 
 Suffix = Literal[".geojson", ".geojson.gz"]
@@ -63,25 +64,16 @@ class QuPath:
 
     def stream(self, record: Record, folder: Path) -> Stream:
         """Write a file per slide, batch by batch."""
-        palette, omitted, paths = Palette.of(record.labels, record.colours), self.omitted(record), list[Path]()
-        file: _File | None = None
-        with ExitStack() as stack:  # a file replaces its predecessor once it is whole
+        return (yield from stream_per_image(partial(self._write, record, folder), self.omitted(record)))
+
+    def _write(self, record: Record, folder: Path, image: ImageRecord) -> Stream:
+        path = image_file(folder, "", image.info.id, f".qupath{self.suffix}")
+        with atomic_path(path) as part, _opened(part, compressed=self.suffix.endswith(".gz")) as opened:
+            file = _File(opened, record, image)
             while (batch := (yield)) is not None:
-                if batch.image.info.id in omitted:
-                    continue
-                if batch.first == 1:
-                    if file is not None:
-                        file.write(b"\n]}\n")
-                        stack.close()
-                    paths.append(image_file(folder, "", batch.image.info.id, f".qupath{self.suffix}"))
-                    part = stack.enter_context(atomic_path(paths[-1]))
-                    packed = stack.enter_context(_opened(part, compressed=self.suffix.endswith(".gz")))
-                    file = _File(packed, record, batch.image, palette)
-                if file is not None:
-                    file.add(batch)
-            if file is not None:
-                file.write(b"\n]}\n")
-        return paths
+                file.add(batch)
+            opened.write(b"\n]}\n")
+        return [path]
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Maps and studies."""
@@ -114,7 +106,7 @@ def _opened(path: Path, *, compressed: bool) -> Generator[BinaryIO]:
 class _File:
     """A file of a slide, to which features are added."""
 
-    def __init__(self, file: BinaryIO, record: Record, image: ImageRecord, palette: Palette) -> None:
+    def __init__(self, file: BinaryIO, record: Record, image: ImageRecord) -> None:
         about = {
             "title": TITLES["pixels"],
             "use": clean_text(record.use),
@@ -124,12 +116,13 @@ class _File:
             "model": {clean_text(key): clean_text(value) for key, value in sorted(record.model.items())},
             "version": record.version,
         }
-        self.write, self._palette, self._seen = file.write, palette, dict[bytes, int]()
+        self._write, self._seen = file.write, dict[bytes, int]()
+        self._palette = Palette.of(record.labels, record.colours)
         every = findings_columns(record, image.findings())
         self._columns = [one for one in every if one.topic in {"identity", "finding"}]
         cores = ",\n".join(map(encode, _cores(image)))
         head = f'{{"type":"FeatureCollection",\n"limner":{encode(about)},\n"features":['
-        self.write(f"{head}\n{cores}".encode() if cores else head.encode())
+        self._write(f"{head}\n{cores}".encode() if cores else head.encode())
         self._first = 0 if cores else 1  # the first feature has no comma before it
 
     def add(self, batch: FindingsBatch) -> None:
@@ -157,7 +150,7 @@ class _File:
             ],
             len(batch),
         )
-        self.write(memoryview(made)[self._first :])
+        self._write(memoryview(made)[self._first :])
         self._first = 0
 
     def _head(self, kind: Kind, found: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from ..readers import geodesy
 from ..readers.image import Kind
 from .columns import COUNTED, IMAGE, MAP, MODEL, NAME, SLIDE, STUDY, TISSUE
 from .csv_safety import clean_text
-from .measures import LabelArea, LabelTotals, area_share, label_areas, remember_totals, total_area
+from .measures import LabelArea, LabelTotals, area_share, label_areas, total_area
 from .streams import Stream, write_stream
 from .table import KINDS, Column, Dtype, Rows, attribute, columns_for, with_unique_names, write_csv
 from .writer import FileRow, ImageRecord, Record
@@ -274,13 +274,10 @@ class SummaryCsv:
 
     def stream(self, record: Record, folder: Path) -> Stream:
         """Add up the batches, then write both tables."""
-        totals: list[LabelTotals] = []
+        totals: dict[str, LabelTotals] = {}
         while (batch := (yield)) is not None:
-            totals += [LabelTotals()] if batch.first == 1 else []
-            totals[-1].add(batch)
-        found = list(zip(record.images, totals, strict=True))
-        for image, total in found:
-            remember_totals(image, total)
+            totals[batch.image.info.id] = batch.totals
+        found = zip(record.images, totals.values(), strict=True)
         rows = [ImageSummary.of_areas(record, image, total.areas(record, image)) for image, total in found]
         areas: list[Column[Any]] = columns_for(AREAS, {row.kind for row in rows})
         return [

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -306,18 +307,36 @@ def image_file(folder: Path, prefix: str, image: str, suffix: str) -> Path:
     return folder / f"{prefix}{name}{suffix}"
 
 
+class ImageFiles:
+    """The files of images, some of which may fail."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._omitted: dict[str, str] = {}
+
+    def attempt(self, image: ImageRecord, write: Callable[[], Path | Sequence[Path] | None]) -> bool:
+        """Let an image's files be written, or a part of them, and tell whether that succeeded."""
+        try:
+            written = write()
+        except LimnerError as error:
+            self._omitted[image.info.id] = str(error)
+        except OSError as error:
+            self._omitted[image.info.id] = f"the file must be writable (found: {error.strerror or error})"
+        else:
+            self._paths += [written] if isinstance(written, Path) else written or ()
+            return True
+        return False
+
+    def finish(self) -> list[Path]:
+        """All files that were written. Raises `PartlyWrittenError` where some could not be."""
+        if self._omitted:
+            raise PartlyWrittenError(self._paths, self._omitted)
+        return self._paths
+
+
 def write_per_image(images: Sequence[ImageRecord], write: Callable[[ImageRecord], Path | Sequence[Path]]) -> list[Path]:
     """Write a file or several per image. Raises `PartlyWrittenError` after the last where some could not be written."""
-    paths: list[Path] = []
-    omitted: dict[str, str] = {}
+    files = ImageFiles()
     for image in images:
-        try:
-            written = write(image)
-            paths += [written] if isinstance(written, Path) else written
-        except LimnerError as error:
-            omitted[image.info.id] = str(error)
-        except OSError as error:
-            omitted[image.info.id] = f"the file must be writable (found: {error.strerror or error})"
-    if omitted:
-        raise PartlyWrittenError(paths, omitted)
-    return paths
+        files.attempt(image, partial(write, image))
+    return files.finish()

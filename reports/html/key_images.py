@@ -23,16 +23,7 @@ from PIL import Image, ImageDraw
 
 from ...model.finding import Finding
 from ..measures import FindingsBatch
-from ..overview.painting import (
-    SKIPPED,
-    SMALLEST,
-    UNREADABLE,
-    Canvas,
-    draw_base,
-    hatched,
-    unanalysed_masks,
-    visible_outline,
-)
+from ..overview.painting import SKIPPED, UNREADABLE, Canvas, draw_base, enlarged, hatched, unanalysed_masks
 from ..overview.scale_bar import ScaleBar, format_length
 from ..overview.text import Colour, draw_text, text_width, wrap
 from ..palette import Palette, rgb
@@ -189,12 +180,8 @@ def _px(base: Image.Image, length: int) -> int:
 
 def _rings(finding: Finding, scale: tuple[float, float]) -> list[npt.NDArray[np.float64]]:
     """The outlines of a finding in shown px; a square for a part that would be too small to see."""
-    found: list[npt.NDArray[np.float64]] = []
-    for part in shapely.get_parts(shapely.transform(finding.geometry, lambda xy: xy * scale)):
-        x0, y0, x1, y1 = part.bounds
-        small = max(x1 - x0, y1 - y0) < SMALLEST
-        found += [visible_outline(part)] if small else map(shapely.get_coordinates, shapely.get_rings(part))
-    return [ring for ring in found if len(ring)]
+    parts = shapely.get_parts(shapely.transform(finding.geometry, lambda xy: xy * scale))
+    return [shapely.get_coordinates(ring) for ring in shapely.get_rings(enlarged(parts))]
 
 
 def _outline(base: Image.Image, finding: Finding, scale: tuple[float, float], colour: Colour, width: int) -> None:

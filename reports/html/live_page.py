@@ -55,10 +55,10 @@ def write_live_page(
     totals: list[tuple[ImageRecord, LabelTotals]] = []
     shown: list[Shown] = []
     for number, image in enumerate(record.images):
-        found = LabelTotals()
         with LayersWriter(record, image, layers_folder(folder, number)) as layers:
+            found = LabelTotals()
             for batch in batches(record, [image]):
-                found.add(batch)
+                found = batch.totals
                 layers.add(batch)
                 on_share((number + layers.count / max(1, len(image.findings()))) / count)
             layers.finish(palette)

@@ -13,7 +13,7 @@ from ...readers.files import atomic_path
 from ...readers.image import ImageInfo
 from ...readers.options import Options
 from ...readers.orientation import UPRIGHT
-from ..measures import LabelTotals, remember_totals
+from ..measures import FindingsBatch, LabelTotals
 from ..overview.painting import SKIPPED, UNREADABLE, Canvas, draw_base, hatched, plane_masks
 from ..palette import Palette
 from ..streams import Stream, write_stream
@@ -87,9 +87,9 @@ class HtmlReport:
         page = _RunPage(record, self._options)
         while (batch := (yield)) is not None:
             if batch.first == 1:
-                page.start(batch.image)
+                page.start(batch)
             last = page.images[-1]
-            last.totals.add(batch)
+            last.totals = batch.totals
             last.listed.add(batch)
             if last.index is not None:
                 last.index.add(batch)
@@ -139,9 +139,10 @@ class _RunPage:
         self._palette = Palette.of(self.record.labels, self.record.colours)
         self._left = Room(self.options.findings, _OUTLINE_BYTES, _TEXT_CHARACTERS)
 
-    def start(self, image: ImageRecord) -> None:
-        """Begin the next image, which may use its share of the room that those before it left."""
+    def start(self, batch: FindingsBatch) -> None:
+        """Begin the image of a batch, which may use its share of the room that those before it left."""
         self.finish()
+        image = batch.image
         number = len(self.images)
         most = min(len(self.record.images), self.options.images)
         shown, left = number < most, max(1, most - number)
@@ -155,14 +156,13 @@ class _RunPage:
         coarseness = max(image.info.size) / pixels
         listed = ListedFindings(self.record, image, share, coarseness)
         index = FindingsIndex() if stack and shown else None
-        self.images.append(_PageImage(image, number, shown, LabelTotals(), listed, index))
+        self.images.append(_PageImage(image, number, shown, batch.totals, listed, index))
 
     def finish(self) -> None:
         """Keep of the last image what the page needs."""
         if not self.images:
             return
         last = self.images[-1]
-        remember_totals(last.image, last.totals)
         if last.shown and not last.block:
             last.block = last.listed.block({}, self._palette)
             used = last.listed

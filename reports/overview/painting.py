@@ -6,10 +6,10 @@ Findings are drawn at twice the size and reduced, which makes edges smooth; mask
 # pyright: reportUnknownMemberType=false
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import IO, Any, Final, Self, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,14 @@ from shapely import Polygon
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from ...model.finding import Finding
 from ...model.findings_table import FindingsTable
-from ...model.merged_findings import BATCH, columnar, in_batches
+from ...model.merged_findings import BATCH
 from ...readers.geometry import Box, Points
 from ...readers.image import Mask
 from ...readers.orientation import UPRIGHT, Orientation
 from ...readers.overview import Montage
 from ...readers.regions import Region
+from ..measures import Shapes
 from ..palette import Palette, rgb
 from ..writer import ImageRecord, Overview
 
@@ -78,22 +78,17 @@ class Canvas:
         return cls((columns, rows), (columns / width, rows / height))
 
 
-def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence[Finding]) -> ImageRecord:
-    """The image in the coordinates of its overview: of a stack a montage of slices, with the findings on those.
+def on_montage(image: ImageRecord, overview: Overview | None) -> ImageRecord:
+    """The image in the coordinates of its overview: turned, or of a stack a montage of slices.
 
-    A picture of one plane only gets `findings`; it is turned as its overview is, which `draw_findings` does to those.
+    Its placement stays that of level-0 pixels, and so do its findings: see `FindingsDrawing`.
     """
     montage = None if overview is None else overview.montage
     if overview is not None and overview.orientation != UPRIGHT:
-        return _turned(image, overview.orientation, findings)
+        return _turned(image, overview.orientation)
     if montage is None or len(image.info.planes) == 1:
-        return replace(image, findings=lambda: findings)
+        return image
     width, height = montage.size
-    moved = [
-        replace(finding, geometry=_moved(finding.geometry, montage, finding.plane))
-        for finding in findings
-        if montage.place(finding.plane) is not None
-    ]
     unanalysed = [
         replace(region, box=Box(*_moved(_polygon(region.box), montage, region.plane).bounds))
         for region in image.unanalysed
@@ -105,11 +100,11 @@ def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence
         cells = [shapely.box(x * width, y * height, (x + 1) * width, (y + 1) * height) for y, x in empty]
         roi = shapely.union_all([*(_moved(image.roi, montage, plane) for plane in montage.planes), *cells])
     info = replace(image.info, size=(montage.columns * width, montage.rows * height))
-    return replace(image, info=info, findings=lambda: moved, unanalysed=tuple(unanalysed), roi=roi)
+    return replace(image, info=info, unanalysed=tuple(unanalysed), roi=roi)
 
 
-def _turned(image: ImageRecord, orientation: Orientation, findings: Sequence[Finding]) -> ImageRecord:
-    """The image in upright pixels; its placement stays that of level-0 pixels, and so do its findings."""
+def _turned(image: ImageRecord, orientation: Orientation) -> ImageRecord:
+    """The image in upright pixels."""
     size = image.info.size
 
     def turn(geometry: BaseGeometry) -> BaseGeometry:
@@ -119,7 +114,6 @@ def _turned(image: ImageRecord, orientation: Orientation, findings: Sequence[Fin
     return replace(
         image,
         info=replace(image.info, size=orientation.swap(size)),
-        findings=lambda: findings,
         unanalysed=tuple(unanalysed),
         roi=None if image.roi is None else turn(image.roi),
     )
@@ -148,43 +142,63 @@ def checkerboard(size: tuple[int, int], start: tuple[int, int] = (0, 0)) -> Imag
     return Image.fromarray(np.array(NODATA, dtype=np.uint8)[np.bitwise_xor.outer(y, x)])
 
 
-def draw_findings(
-    base: Image.Image, image: ImageRecord, findings: Sequence[Finding], palette: Palette, turned: Orientation = UPRIGHT
-) -> Image.Image:
-    """`base` with hatching on what was not analysed, and on top the findings, `turned` to the image's pixels."""
-    scale = (base.width / image.info.size[0], base.height / image.info.size[1])
-    skipped, unreadable = unanalysed_masks(image, base.size)
-    result = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
+class FindingsDrawing:
+    """Findings on the picture of an image, in drawn pixels until all are known, since the largest shapes come first.
 
-    def placed(xy: Points) -> Points:
-        return (xy if turned == UPRIGHT else turned.to_upright(xy, turned.swap(image.info.size))) * scale
+    Vertices wait in a file, those of areas as whole numbers in 4-byte floats, which Pillow takes as they are, others in
+    8-byte floats. It is a context manager, which closes the file.
+    """
 
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
-        rings = _Rings(file)
-        for _, table in in_batches(columnar(findings)):
-            rings.add(table, placed)
-        labels = sorted(rings.labels)
+    def __init__(self, shown: ImageRecord, overview: Overview | None, size: tuple[int, int]) -> None:
+        """An image as `on_montage` has it, and the size (width, height) of the picture."""
+        self._image, self._turned = shown, UPRIGHT if overview is None else overview.orientation
+        self._scale = (size[0] / shown.info.size[0], size[1] / shown.info.size[1])
+        self._shift: npt.NDArray[np.float64] | None = None  # of each plane on a montage; NaN where it is not shown
+        if overview is not None and overview.montage is not None and len(shown.info.planes) > 1:
+            montage = overview.montage
+            self._shift = np.full((len(shown.info.planes), 2), np.nan)
+            self._shift[list(montage.planes)] = [montage.place(plane) or (0, 0) for plane in montage.planes]
+            self._shift *= montage.size
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `__exit__` closes it
+        self._labels: dict[str, int] = {}
+        self._shapes = 0
+        self._parts: list[npt.NDArray[np.void]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def on(self, base: Image.Image, palette: Palette) -> Image.Image:
+        """`base` with hatching on what was not analysed, and on top the findings."""
+        skipped, unreadable = unanalysed_masks(self._image, base.size)
+        result = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
+        labels = sorted(self._labels)
         for first in range(0, len(labels), _CODES):
-            _draw_rings(result, rings, {label: rgb(palette[label]) for label in labels[first : first + _CODES]})
-    return result
+            self._draw(result, {label: rgb(palette[label]) for label in labels[first : first + _CODES]})
+        return result
 
+    def _placed(self, xy: Points) -> Points:
+        """Level-0 pixels, of a stack those on its montage, in shown px."""
+        turned = self._turned
+        return (xy if turned == UPRIGHT else turned.to_upright(xy, turned.swap(self._image.info.size))) * self._scale
 
-@dataclass(slots=True)
-class _Rings:
-    """Rings of shapes in drawn pixels, until all are known, since the largest shapes are drawn first."""
+    def _moved(self, table: FindingsTable) -> FindingsTable:
+        """The findings that are shown, of a stack where they are on its montage."""
+        if self._shift is None:
+            return table
+        table = table.take(np.flatnonzero(~np.isnan(self._shift[table.plane, 0])))
+        xy, of = shapely.get_coordinates(table.geometries, return_index=True)
+        moved = shapely.set_coordinates(table.geometries.copy(), xy + self._shift[table.plane][of])
+        return replace(table, shapes=moved)
 
-    file: IO[bytes]
-    """Vertices: of areas whole numbers as 4-byte floats, which Pillow takes as they are; of others 8-byte floats."""
-    labels: dict[str, int] = field(default_factory=dict[str, int])
-    """The code of each label."""
-    _shapes: int = 0
-    _parts: list[npt.NDArray[np.void]] = field(default_factory=list[npt.NDArray[np.void]])
-
-    def add(self, table: FindingsTable, placed: Callable[[Points], Points]) -> None:
-        """Add findings, which are `placed` in shown px."""
+    def add(self, table: FindingsTable) -> None:
+        """Add findings."""
+        table = self._moved(table)
         shapes, owner = shapely.get_parts(table.geometries, return_index=True)
-        labels = np.array([self.labels.setdefault(one, len(self.labels)) for one in table.label.tolist()], np.int32)
-        corners = placed(shapely.bounds(shapes).reshape(-1, 2)).reshape(-1, 2, 2)
+        labels = np.array([self._labels.setdefault(one, len(self._labels)) for one in table.label.tolist()], np.int32)
+        corners = self._placed(shapely.bounds(shapes).reshape(-1, 2)).reshape(-1, 2, 2)
         made = np.zeros(len(shapes), _RING)
         made["size"] = np.nan_to_num(np.abs(np.diff(corners, axis=1)).prod(axis=(1, 2)))
         made["shape"], made["label"] = np.arange(len(shapes)) + self._shapes, labels[owner]
@@ -193,29 +207,53 @@ class _Rings:
 
         here = np.flatnonzero(made["area"])
         rings, of = shapely.get_rings(shapes[here], return_index=True)
-        xy = np.trunc(placed(shapely.get_coordinates(rings)) * _SUPERSAMPLING)  # as Pillow does
+        xy = np.trunc(self._placed(shapely.get_coordinates(rings)) * _SUPERSAMPLING)  # as Pillow does
         areas = made[here[of]]
         areas["hole"] = np.diff(of, prepend=-1) == 0
         self._keep(areas, xy.astype(np.float32), shapely.get_num_coordinates(rings))
         here = np.flatnonzero(~made["area"])
-        outlines = [visible_outline(one) * _SUPERSAMPLING for one in shapely.transform(shapes[here], placed)]
-        self._keep(made[here], np.concatenate([np.empty((0, 2)), *outlines]), list(map(len, outlines)))
+        outlines = shapely.get_exterior_ring(enlarged(shapely.transform(shapes[here], self._placed)))
+        self._keep(
+            made[here], shapely.get_coordinates(outlines) * _SUPERSAMPLING, shapely.get_num_coordinates(outlines)
+        )
 
     def _keep(self, rings: npt.NDArray[np.void], xy: npt.NDArray[np.floating[Any]], count: npt.ArrayLike) -> None:
         """Rings with so many vertices each."""
         rings["bytes"] = np.asarray(count) * 2 * xy.itemsize
-        rings["start"] = self.file.tell() + np.cumsum(rings["bytes"], dtype=np.int64) - rings["bytes"]
+        rings["start"] = self._file.tell() + np.cumsum(rings["bytes"], dtype=np.int64) - rings["bytes"]
         self._parts.append(rings)
-        self.file.write(xy.tobytes())
+        self._file.write(xy.tobytes())
 
-    def __iter__(self) -> Iterator[tuple[int, bool, bool, bytes]]:
+    def _rings(self) -> Iterator[tuple[int, bool, bool, bytes]]:
         """(code, whether it is a hole, whether it is of an area, vertices): the largest shape first, holes last."""
         rings = np.concatenate([np.empty(0, _RING), *self._parts])
         order = np.lexsort((rings["shape"], -rings["size"]))  # which is stable
         for start in range(0, len(order), BATCH):
             for _, _, label, hole, area, place, count in rings[order[start : start + BATCH]].tolist():
-                self.file.seek(place)
-                yield label, hole, area, self.file.read(count)
+                self._file.seek(place)
+                yield label, hole, area, self._file.read(count)
+
+    def _draw(self, picture: Image.Image, colours: Mapping[str, tuple[int, int, int]]) -> None:
+        """Draw findings of some labels onto `picture`; areas are outlined on the inside."""
+        size = (picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING)
+        fill, line = Image.new("L", size), Image.new("L", size)
+        fill_pen, line_pen = ImageDraw.Draw(fill), ImageDraw.Draw(line)
+        codes = {self._labels[label]: code for code, label in enumerate(colours, start=1)}
+        for label, hole, area, vertices in self._rings():
+            code = codes.get(label)
+            if code is None or not vertices:
+                continue
+            if area:
+                fill_pen.polygon(cast("Any", vertices), fill=0 if hole else code)
+            else:
+                corners = [(x, y) for x, y in np.frombuffer(vertices).reshape(-1, 2).tolist()]
+                fill_pen.polygon(corners, fill=code)
+                line_pen.line(corners, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
+        filled, lines = np.asarray(fill), np.asarray(line)
+        lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
+        for code, colour in enumerate(colours.values(), start=1):
+            picture.paste(colour, mask=_alpha(filled == code, _FILL_ALPHA))
+            picture.paste(colour, mask=_alpha(lines == code, 255))
 
 
 def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, Mask]:
@@ -242,7 +280,7 @@ def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, M
 def plane_masks(image: ImageRecord, plane: int, turned: Orientation, size: tuple[int, int]) -> tuple[Mask, Mask]:
     """As `unanalysed_masks`, of one plane, `turned` as its picture is."""
     here = replace(image, unanalysed=tuple(region for region in image.unanalysed if region.plane == plane))
-    return unanalysed_masks(here if turned == UPRIGHT else _turned(here, turned, ()), size)
+    return unanalysed_masks(here if turned == UPRIGHT else _turned(here, turned), size)
 
 
 def _masked(regions: Iterable[tuple[Region, Mask]], size: tuple[int, int]) -> Mask:
@@ -288,29 +326,6 @@ def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float,
     return (np.cumsum(toggles, axis=1)[:, :width] % 2).astype(np.bool_)
 
 
-def _draw_rings(picture: Image.Image, rings: _Rings, colours: Mapping[str, tuple[int, int, int]]) -> None:
-    """Draw shapes of some labels onto `picture`; areas are outlined on the inside."""
-    size = (picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING)
-    fill, line = Image.new("L", size), Image.new("L", size)
-    fill_pen, line_pen = ImageDraw.Draw(fill), ImageDraw.Draw(line)
-    codes = {rings.labels[label]: code for code, label in enumerate(colours, start=1)}
-    for label, hole, area, vertices in rings:
-        code = codes.get(label)
-        if code is None or not vertices:
-            continue
-        if area:
-            fill_pen.polygon(cast("Any", vertices), fill=0 if hole else code)
-        else:
-            corners = [(x, y) for x, y in np.frombuffer(vertices).reshape(-1, 2).tolist()]
-            fill_pen.polygon(corners, fill=code)
-            line_pen.line(corners, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
-    filled, lines = np.asarray(fill), np.asarray(line)
-    lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
-    for code, colour in enumerate(colours.values(), start=1):
-        picture.paste(colour, mask=_alpha(filled == code, _FILL_ALPHA))
-        picture.paste(colour, mask=_alpha(lines == code, 255))
-
-
 def _rings(part: BaseGeometry) -> Iterator[Points]:
     """A polygon's exterior and then its holes (N, 2); nothing for other geometries."""
     if isinstance(part, Polygon) and not part.is_empty:
@@ -318,13 +333,14 @@ def _rings(part: BaseGeometry) -> Iterator[Points]:
             yield shapely.get_coordinates(ring)
 
 
-def visible_outline(part: BaseGeometry) -> Points:
-    """A shape's outline, or a small square where it would be too small to see."""
-    x0, y0, x1, y1 = part.bounds
-    if max(x1 - x0, y1 - y0) < SMALLEST:
-        x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, SMALLEST / 2
-        part = shapely.box(x - half, y - half, x + half, y + half)
-    return next(_rings(part), np.empty((0, 2)))
+def enlarged(parts: Shapes) -> Shapes:
+    """Shapes in shown px, with small squares instead of those that would be too small to see."""
+    x0, y0, x1, y1 = shapely.bounds(parts).reshape(-1, 4).T
+    small = np.maximum(x1 - x0, y1 - y0) < SMALLEST
+    x, y, half = (x0 + x1)[small] / 2, (y0 + y1)[small] / 2, SMALLEST / 2
+    shapes = parts.copy()
+    shapes[small] = shapely.box(x - half, y - half, x + half, y + half)
+    return shapes
 
 
 def _outlines(codes: Bytes, width: int) -> Mask:

@@ -1,22 +1,23 @@
 """The overview picture of an image: its findings, and beside them a panel that explains them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...model.finding import Finding
 from ...readers import geodesy
 from ...readers.geometry import crs_name
 from ...readers.image import Kind
 from ...readers.orientation import UPRIGHT, Orientation
-from ..measures import LabelArea, area_share, label_areas, total_area
+from ..measures import FindingsBatch, LabelArea, LabelTotals, area_share, batches, total_area
 from ..palette import Palette, rgb
-from ..writer import DISCLAIMER, NOT_RUN, ImageRecord, Record, image_file, write_per_image
-from .painting import NODATA, SKIPPED, UNREADABLE, Canvas, draw_base, draw_findings, hatched, on_montage
+from ..streams import Stream, send_all, stream_per_image, write_stream
+from ..writer import DISCLAIMER, NOT_RUN, ImageRecord, Record, image_file
+from .painting import NODATA, SKIPPED, UNREADABLE, Canvas, FindingsDrawing, draw_base, hatched, on_montage
 from .png import save_png
 from .scale_bar import ScaleBar, format_area, format_length, format_share, format_volume, north
 from .text import Colour, draw_text, text_width, wrap
@@ -42,13 +43,11 @@ class OverviewPng:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a picture per image into `folder`."""
+        return write_stream(self.stream(record, folder), record)
 
-        def write_one(image: ImageRecord) -> Path:
-            path = image_file(folder, "overview-", image.info.id, ".png")
-            save_png(overview_page(record, image), path, record)
-            return path
-
-        return write_per_image(record.images, write_one)
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Write a picture per image, once all its findings are known."""
+        return (yield from stream_per_image(partial(_write, record, folder)))
 
     def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - a picture can be made of any image
         """Nothing: where the pixels cannot be read, the picture says so."""
@@ -133,14 +132,28 @@ class _Panel:
 
 def overview_page(record: Record, image: ImageRecord) -> Image.Image:
     """An image with its findings, and a panel that explains them."""
-    palette = Palette.of(record.labels, record.colours)
-    overview, findings = image.overview(), image.findings()
-    shown = on_montage(image, overview, findings)
+    return send_all(_page(record, image), batches(record, [image]))
+
+
+def _write(record: Record, folder: Path, image: ImageRecord) -> Stream:
+    path = image_file(folder, "overview-", image.info.id, ".png")
+    save_png((yield from _page(record, image)), path, record)
+    return [path]
+
+
+def _page(record: Record, image: ImageRecord) -> Generator[None, FindingsBatch | None, Image.Image]:
+    """The page of an image whose findings are sent, then None."""
+    palette, overview, totals = Palette.of(record.labels, record.colours), image.overview(), LabelTotals()
+    shown = on_montage(image, overview)
     canvas = Canvas.of(shown, overview)
-    base = draw_base(overview, canvas)
-    panel = _panel(record, image, findings, palette, None if overview is None else base)
+    with FindingsDrawing(shown, overview, canvas.size) as drawing:
+        while (batch := (yield)) is not None:
+            drawing.add(batch.table)
+            totals = batch.totals
+        base = draw_base(overview, canvas)
+        picture = drawing.on(base, palette)
+    panel = _panel(record, image, totals, palette, None if overview is None else base)
     turned = UPRIGHT if overview is None else overview.orientation
-    picture = draw_findings(base, shown, shown.findings(), palette, turned)
 
     width = picture.width + _PANEL + 3 * _MARGIN
     use = replace(record, images=(image,)).use.removeprefix(DISCLAIMER).strip()
@@ -159,7 +172,7 @@ def overview_page(record: Record, image: ImageRecord) -> Image.Image:
 
 
 def _panel(
-    record: Record, image: ImageRecord, findings: Sequence[Finding], palette: Palette, base: Image.Image | None
+    record: Record, image: ImageRecord, totals: LabelTotals, palette: Palette, base: Image.Image | None
 ) -> _Panel:
     panel, kind = _Panel(_PANEL), image.info.kind
     panel.title(" - ".join(dict.fromkeys(filter(None, (image.name, image.info.id)))))
@@ -168,9 +181,10 @@ def _panel(
     for warning in image.warnings:
         panel.text(warning, 19, DOUBTFUL)
     if record.assessed:
-        count = f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}" if findings else "No findings"
+        found = totals.findings
+        count = f"{found:,} {'finding' if found == 1 else 'findings'}" if found else "No findings"
         panel.heading(f"{count}, share of the analysed area")
-    areas = label_areas(record, image)
+    areas = totals.areas(record, image)
     for of in areas[:_LABELS]:
         size = _label_size(of, kind) if of.findings else "none"
         share = format_share(of.share) if of.findings else ""

@@ -12,6 +12,8 @@ import pytest
 import shapely
 from limner.model import merged_findings
 from limner.model.finding import Finding
+from limner.model.findings_table import FindingsTable
+from limner.model.merged_findings import in_batches
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Plane
 from limner.readers.overview import Montage
@@ -23,8 +25,8 @@ from limner.reports.overview.painting import (
     SHORTEST,
     UNREADABLE,
     Canvas,
+    FindingsDrawing,
     draw_base,
-    draw_findings,
     on_montage,
     rasterise,
     unanalysed_masks,
@@ -50,8 +52,11 @@ GREY = (120, 120, 120)
 
 def picture(image: ImageRecord, findings: list[Finding]) -> np.ndarray:
     overview = image.overview()
-    base = draw_base(overview, Canvas.of(image, overview))
-    return np.asarray(draw_findings(base, image, findings, RED))
+    canvas = Canvas.of(image, overview)
+    with FindingsDrawing(image, overview, canvas.size) as drawing:
+        for _, table in in_batches(FindingsTable.of(findings)):
+            drawing.add(table)
+        return np.asarray(drawing.on(draw_base(overview, canvas), RED))
 
 
 @pytest.fixture
@@ -201,7 +206,7 @@ def test_empty_cells_of_a_montage_are_not_skipped(image: MakeImage) -> None:
         (1.0, 1.0),
         Montage((10, 10), (0, 1, 2)),
     )
-    skipped, _ = unanalysed_masks(on_montage(stack, overview, []), (20, 20))
+    skipped, _ = unanalysed_masks(on_montage(stack, overview), (20, 20))
     expected = np.zeros((20, 20), dtype=np.bool_)
     expected[:10, 5:10] = expected[:10, 15:] = expected[10:, 5:10] = True
     assert (skipped == expected).all()

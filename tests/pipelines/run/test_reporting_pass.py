@@ -1,17 +1,19 @@
 """Reports that are written together, in one pass over the findings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from limner.model.finding import Finding
+from limner.model.findings_table import FindingsTable, Index
+from limner.model.merged_findings import MergedFindings, arranged
 from limner.pipelines.progress import Event, Reporting
 from limner.pipelines.run.reporting import load_writers, write_reports
 from limner.reports.contract import hostile_record
 from limner.reports.streams import Stream
 from limner.reports.writer import Record
 
-STREAMING = ["findings-csv", "geojson", "geoparquet", "summary-csv"]
+STREAMING = ["findings-csv", "geojson", "geoparquet", "overview-png", "summary-csv"]
 
 
 @dataclass
@@ -55,14 +57,16 @@ def test_a_pass_gives_the_bytes_of_each_writer_alone(tmp_path: Path) -> None:
 def test_findings_are_read_once(tmp_path: Path) -> None:
     (first, *_), read = hostile_record().images, list[int]()
 
-    class Seen(tuple[Finding, ...]):  # noqa: SLOT001 - a test's
-        """Findings that count how often they are gone through."""
+    class Counted(MergedFindings):
+        """Findings that count how often some are read."""
 
-        def __getitem__(self, index: object) -> object:
+        def take(self, places: Index | slice) -> FindingsTable:
             read.append(1)
-            return tuple.__getitem__(self, index)  # pyright: ignore[reportArgumentType, reportCallIssue] - as a tuple
+            return super().take(places)
 
-    record = replace(hostile_record(), images=(replace(first, findings=lambda: Seen(first.findings())),))
+    found = arranged([FindingsTable.of(first.findings())])
+    counted = Counted(**{one.name: getattr(found, one.name) for one in fields(found)})
+    record = replace(hostile_record(), images=(replace(first, findings=lambda: counted),))
     assert not any(made.error for made in write_reports(record, tmp_path, load_writers(STREAMING)))
     assert len(read) == 1
 
