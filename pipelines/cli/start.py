@@ -1,8 +1,11 @@
-"""Where the command `limner` begins: it starts the process that scans inputs, which loads its libraries meanwhile."""
+"""Where the command `limner` begins and ends: the process that scans inputs starts first, and loads its libraries."""
 
+import atexit
+import contextlib
 import gc
 import os
 import sys
+import threading
 from typing import NoReturn
 
 from ...readers.sandbox import start_scanning
@@ -23,4 +26,22 @@ def main() -> NoReturn:
 
     gc.freeze()
     gc.enable()
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        if isinstance(end.code, int) and sys.getprofile() is None:
+            _leave(end.code)
+        raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process as Python does, but without taking libraries apart: that takes a fifth of a second after a run.
+
+    The standard library ends processes of `multiprocessing` in the same way.
+    """
+    threading._shutdown()  # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            stream.flush()
+    os._exit(code)

@@ -114,7 +114,7 @@ class Redactor:
 
     def settings(self, settings: Settings) -> Settings:
         """Settings with the paths of inputs and their companions redacted, without options that change nothing."""
-        neutral = neutral_options()
+        neutral = neutral_options() if settings.reader_options else ()
         options = [item for item in settings.reader_options.items() if item[0] not in neutral]
         changes = {
             "inputs": tuple(self.path(path) for path in settings.inputs),
