@@ -46,7 +46,7 @@ def find_strips(
     margin = steps + math.ceil(width) + 2
     corners_xy = grid.from_level0(bounds.reshape(-1, 2)).reshape(-1, 2, 2)
     low, high = corners_xy.min(axis=1), corners_xy.max(axis=1)
-    drawn: Any = None  # of the block before, of which this one often has the same areas
+    before: Any = None  # of the last block, of which this one often has the same areas
     for x0, y0, x1, y1 in _blocks(grid, tissue, margin):
         left, top = max(0, x0 - margin), max(0, y0 - margin)
         right, bottom = min(grid.shape[0], x1 + margin), min(grid.shape[1], y1 + margin)
@@ -55,9 +55,9 @@ def find_strips(
         near = ((low < (right, bottom)) & (high > (left, top))).all(axis=1)
         if inside.all():
             continue
-        if drawn is None or not np.array_equal(near, drawn[0]):
-            drawn = near, *_outlines(found, np.flatnonzero(near), grid)
-        _, rows, outlines = drawn
+        if before is None or not np.array_equal(near, before[0]):
+            before = near, *_outlines(found, np.flatnonzero(near), grid)
+        _, rows, outlines = before
         if not len(rows):
             continue
         shift = np.broadcast_to(np.array([-left, -top]), (len(rows), 2))
