@@ -39,7 +39,7 @@ from .orientation import AxesTriple, Turn, closest_axes, stacked_upwards
 from .resampling import Resampler, Resampling, RowCache, new_shape
 from .sliding import Patches, even_starts, nnunet_importance, slide
 from .unet import UNet
-from .volume import LabelMap, Volume
+from .volume import PATCHES_BYTES, LabelMap, Volume
 
 STEP: Final = 0.5
 """Of a patch, between neighbours: nnU-Net's default."""
@@ -164,6 +164,7 @@ class NnUNet:
             dtype="float32",
             work=work,
             activations=_ALLOCATORS + logits + band + max(running, back),
+            libraries=PATCHES_BYTES,
         )
 
     @cached_property

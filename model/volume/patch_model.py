@@ -19,7 +19,7 @@ from .pipeline import Percentiles, Pipeline, Resample, Step, Window, ZScore
 from .resampling import new_shape
 from .runtimes import check_onnx, check_trusted, load_onnx, load_torchscript
 from .sliding import Network, even_starts, fixed_starts
-from .volume import LabelMap, Volume
+from .volume import PATCHES_BYTES, LabelMap, Volume
 
 _FEATURES = 64  # float32 channels of a patch that a network holds at a time: a guess, since its file does not tell
 
@@ -161,4 +161,5 @@ def pipeline_cost(pipeline: Pipeline, weights: float, target: AxesTriple, classe
         dtype="its own type",
         work=float(math.prod(places) * patch * max(weights, 1.0)),
         activations=rows + 4.0 * patch * (_FEATURES + 3 * classes),
+        libraries=PATCHES_BYTES,
     )

@@ -22,7 +22,7 @@ MAX_OPEN: Final = 4
 """Images that a process keeps open; a batch rarely spans two images."""
 LIBRARIES: Final = 0.1 * 2**30
 """Bytes of Python and of the libraries that read and write, in a process without a model: measured."""
-_TORCH: Final = 0.3 * 2**30  # bytes of torch and transformers, for networks that state no other libraries
+_TORCH: Final = 0.2 * 2**30  # bytes of torch and transformers, for networks that state no other libraries
 _RGB_CHANNELS = 3
 _FLOAT_BYTES = 4
 _TILES = 4  # float32 copies of the tile that a network has: as converted, as its input, and its first layers' output
