@@ -2,13 +2,13 @@
 
 import atexit
 import contextlib
-import gc
 import os
 import sys
 import threading
 from typing import NoReturn
 
 from ...readers.sandbox import start_scanning
+from .loading import loading
 
 _SCANNING = ("info", "plan", "run")
 """Commands that scan inputs."""
@@ -21,11 +21,8 @@ def main() -> NoReturn:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # searched for in all installed packages
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")  # 2 to the power of it in cycles; by default idle threads
     # spin for a tenth of a second of processor time, from when numpy is imported on
-    gc.disable()  # what modules define is no garbage, and is not searched for any
-    from .main import main as run
-
-    gc.freeze()
-    gc.enable()
+    with loading():
+        from .main import main as run
     try:
         run()
     except SystemExit as end:
