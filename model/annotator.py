@@ -172,6 +172,10 @@ class Annotator(Protocol):
         ...
 
 
+TORCH_BYTES: Final = 0.07 * 2**30
+"""Bytes of torch without transformers, for `Cost.libraries`: measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What annotating one region takes, estimated before anything is loaded."""

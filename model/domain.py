@@ -29,7 +29,7 @@ _PER_METRE: Final[Mapping[Kind, tuple[float, str]]] = {"map": (1.0, "m"), "slide
 class Domain(BaseModel):
     """Images of one kind that a model was made for; a property without values may be any."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     kind: Kind
     """The kind of image."""

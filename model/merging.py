@@ -27,11 +27,10 @@ import shapely
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from ..readers.geometry import Points
 from ..readers.image import ImageInfo
 from .detections import Boxes, box_areas, intersect_boxes
 from .finding import Finding
-from .findings_table import Chunk, FindingsTable, Floats
+from .findings_table import Chunk, FindingsTable, Floats, Objects
 from .merged_findings import MergedFindings, Rows, in_normal_form
 
 SAME = 0.5  # the least intersection over union, in the common window, of two boxes of one object
@@ -95,7 +94,7 @@ def _merge_areas(pieces: Sequence[Finding]) -> list[Finding]:
     members: dict[int, list[Finding]] = defaultdict(list)
     for piece, whole in zip(of_piece, of_whole, strict=True):
         members[int(whole)].append(pieces[int(piece)])
-    return [_merge_area(members[i], whole) for i, whole in enumerate(wholes)]
+    return [_merge_area(members[i], whole) for i, whole in enumerate(without_straight_vertices(wholes))]
 
 
 def _merge_area(pieces: Sequence[Finding], whole: Polygon) -> Finding:
@@ -107,15 +106,22 @@ def _merge_area(pieces: Sequence[Finding], whole: Polygon) -> Finding:
         score = math.fsum(s * w for s, w in zip(scores, weights, strict=True)) / math.fsum(weights)
     names = sorted({name for piece in pieces for name in piece.numbers})
     numbers = {name: math.fsum(piece.numbers.get(name, 0.0) for piece in pieces) for name in names}
-    rings = [corners(shapely.get_coordinates(ring)) for ring in shapely.get_rings(whole)]
-    return replace(pieces[0], geometry=Polygon(rings[0], rings[1:]), score=score, numbers=numbers)
+    return replace(pieces[0], geometry=whole, score=score, numbers=numbers)
 
 
-def corners(ring: Points) -> Points:
-    """A closed ring (N, 2) → its vertices (M, 2) where it turns, open: a union leaves some on straight edges."""
-    here = ring[:-1]
-    before, after = np.roll(here, 1, axis=0), np.roll(here, -1, axis=0)
-    return here[~((before == here) & (here == after)).any(axis=1)]
+def without_straight_vertices(polygons: Objects) -> Objects:
+    """Polygons (N,) without vertices on straight edges along an axis, which an overlay leaves."""
+    rings, polygon = shapely.get_rings(polygons, return_index=True)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    opened = np.flatnonzero(ring[1:] == ring[:-1])  # without the last vertex of each, which is the first
+    here, ring = xy[opened], ring[opened]
+    length = np.bincount(ring)[ring]
+    start = np.searchsorted(ring, ring)
+    place = np.arange(len(ring)) - start
+    before, after = (here[start + (place + step) % length] for step in (-1, 1))
+    kept = ~((before == here) & (here == after)).any(axis=1)
+    turning: Any = shapely.linearrings(here[kept], indices=ring[kept])
+    return np.asarray(shapely.polygons(turning, indices=polygon), dtype=object)
 
 
 def in_roi(findings: FindingsTable, roi: BaseGeometry | None) -> Flags:

@@ -10,16 +10,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TextIO, cast
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-from rich.table import Column
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from ..model.finding import Status
 from .cli.terminal import EscapedStream, bytes_text, duration_text, plural, visible
 from .run.processes import held_bytes
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 LINES = 10  # plain lines for a whole run
 _UPDATE_S = 0.2  # between two updates of a notebook
@@ -27,6 +25,7 @@ _MAX_MESSAGES = 8  # shown in a notebook
 _MEASURED = 200  # results of which the speed is told
 _BATCH_S = 0.05  # results that come closer are of one batch, whose time is not known before the next
 _MEASURE_S = 1.0  # between two measurements of the memory
+_SHOWN_ANYWAY = {"FORCE_COLOR", "TTY_COMPATIBLE"}  # variables by which rich may draw where there is no terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,26 +177,6 @@ def stopped_text(on_event: EventHandler, *, again: str) -> str:
     return f"Stopped with {done} done. Results so far are kept; the same {again} resumes the run."
 
 
-class _Completed(MofNCompleteColumn):
-    """The number of regions, or the share of what is planned."""
-
-    def render(self, task: Task) -> Text:
-        """See `MofNCompleteColumn`."""
-        return Text(f"{task.percentage:.0f} %") if task.fields.get("share") else super().render(task)
-
-
-class _Speed(ProgressColumn):
-    """How fast regions are done, and what is left; steps of planning and reports are too different for that."""
-
-    def __init__(self) -> None:
-        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
-
-    def render(self, task: Task) -> Text:
-        """The text, empty for other tasks."""
-        counts: RegionCounts | None = task.fields.get("counts")
-        return Text("" if counts is None else counts.speed_text())
-
-
 class TerminalProgress:
     """An event handler that draws a progress bar on a terminal, else prints lines. Use as a context manager.
 
@@ -205,23 +184,27 @@ class TerminalProgress:
     """
 
     def __init__(self, memory: Callable[[], float] = _own_memory) -> None:
-        file = sys.stderr.raw if isinstance(sys.stderr, EscapedStream) else sys.stderr
-        self._console = Console(file=cast("TextIO", file), highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(20), _Completed(), _Speed())
-        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._file = cast("TextIO", sys.stderr.raw if isinstance(sys.stderr, EscapedStream) else sys.stderr)
+        self._bar: Progress | None = None
+        if self._file.isatty() or _SHOWN_ANYWAY & os.environ.keys():
+            from .progress_bar import make_bar
+
+            self._bar = make_bar(self._file)
         self._task: TaskID | None = None
         self._inspection: TaskID | None = None
         self._reporting: TaskID | None = None
         self.counts = RegionCounts(memory)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -236,17 +219,21 @@ class TerminalProgress:
         elif isinstance(event, Started):
             already = f", {event.done} of them skipped or finished earlier" if event.done else ""
             self._print(f"{plural(event.total, 'region')} in {plural(event.images, 'image')}{already}")
-            self._task = self._bar.add_task("regions", total=event.total, completed=event.done, counts=counts)
+            if self._bar is not None:
+                speed = counts.speed_text
+                self._task = self._bar.add_task("regions", total=event.total, completed=event.done, speed=speed)
         else:
             if event.status == "failed":
                 self._print(f"{event.region} failed. {event.error}")
-            if self._task is not None:
+            if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=counts.done)
-            if not self._console.is_terminal and self._lines() > before:
+            if self._bar is None and self._lines() > before:
                 self._print(str(counts))
 
     def _inspect(self, event: Inspecting) -> None:
         """Show which part of the inputs is read and measured; gone when all is."""
+        if self._bar is None:
+            return
         if self._inspection is None:
             self._inspection = self._bar.add_task("planning", total=1.0, share=True)
         count = f" ({event.number + 1} of {event.total})" if event.total > 1 else ""
@@ -258,6 +245,8 @@ class TerminalProgress:
 
     def _report(self, event: Reporting) -> None:
         """Show how much of the reports, in percent, is written; gone when all are."""
+        if self._bar is None:
+            return
         if self._reporting is None:
             self._reporting = self._bar.add_task("writing", total=100)
         percent, description = round(100 * event.share), f"writing {visible(event.report)}"
@@ -270,7 +259,11 @@ class TerminalProgress:
         return self.counts.done * LINES // max(1, self.counts.total)
 
     def _print(self, text: str) -> None:
-        self._console.print(Text(visible(text)))  # no markup: [red] and :smile: are data
+        if self._bar is not None:
+            self._bar.console.print(visible(text), markup=False, emoji=False)  # [red] and :smile: are data
+        else:
+            self._file.write(f"{visible(text)}\n")
+            self._file.flush()
 
 
 class NotebookProgress:

@@ -3,7 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ WHOLE_BYTES: Final = 4 << 30
 """Most bytes of native pixels of a map that are read for an overview; of a larger one blocks are sampled."""
 SAMPLED_BYTES: Final = 512 << 20
 """Bytes of native pixels of such samples."""
+_STRIP: Final = 1 << 20  # pixels
 _MOST_BANDS: Final = 4  # each has decoded tiles of its own
 _BAND_BYTES: Final = 32 << 20  # native pixels for which another band is worth opening the file once more
 _SAMPLES: Final = 4096  # at most
@@ -312,27 +313,41 @@ def percentiles(values: npt.NDArray[Any], share: float) -> Values:
     below, part = math.floor(place), place - math.floor(place)
     found: list[float] = []
     for channel in range(values.shape[1]):
-        count = np.cumsum(np.bincount(values[:, channel], minlength=256))
+        parts = [np.bincount(values[rows, channel], minlength=256) for rows in strips(values.shape)]  # as 8 bytes each
+        count = np.cumsum(np.sum(parts, axis=0))
         low, high = (int(np.searchsorted(count, at, side="right")) for at in (below, min(below + 1, len(values) - 1)))
         found.append(high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part)
     return np.asarray(found, dtype=np.float64)
 
 
-def box_mean(values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int]) -> Values:
-    """The mean of `values` (H, W) in a window of ±radius (x, y) around each pixel, clipped at the border."""
-    result = values.astype(np.float64)
+def box_mean(
+    values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int], *, overwrite: bool = False
+) -> Values:
+    """The mean of `values` (H, W) in a window of ±radius (x, y) around each pixel, clipped at the border.
+
+    With `overwrite`, it is where the values were, which are float64 then.
+    """
+    result = values.astype(np.float64, copy=not overwrite)
     for axis, reach in ((1, radius[0]), (0, radius[1])):
-        sides: list[int] = list(result.shape)
-        length = sides[axis]
-        sides[axis] += 1 + 2 * reach
-        total = np.moveaxis(np.zeros(sides), axis, 0)  # sums from the border, beyond which they stay the same
-        moved = np.moveaxis(result, axis, 0)
-        np.cumsum(moved, 0, out=total[reach + 1 : reach + 1 + length])
-        total[reach + 1 + length :] = total[reach + length]
-        np.subtract(total[2 * reach + 1 :], total[:length], out=moved)
+        lines = np.moveaxis(result, axis, 0)
+        length = len(lines)
         first, behind = np.maximum(np.arange(length) - reach, 0), np.minimum(np.arange(length) + reach + 1, length)
-        moved /= (behind - first)[:, None]
+        for part in strips(lines.shape[::-1]):
+            moved = lines[:, part]
+            sums = (length + 1 + 2 * reach, moved.shape[1])
+            total = np.zeros(sums[:: 1 if axis == 0 else -1])  # from the border, beyond which they stay the same
+            total = total if axis == 0 else total.T
+            np.cumsum(moved, 0, out=total[reach + 1 : reach + 1 + length])
+            total[reach + 1 + length :] = total[reach + length]
+            np.subtract(total[2 * reach + 1 :], total[:length], out=moved)
+            moved /= (behind - first)[:, None]
     return result
+
+
+def strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of an array of (H, W), some million pixels at a time."""
+    rows = max(1, _STRIP // max(1, shape[1]))
+    return (slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows))
 
 
 def dilate(mask: Mask, radius: tuple[int, int]) -> Mask:

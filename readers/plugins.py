@@ -3,10 +3,10 @@
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import RequestError, did_you_mean
 
@@ -22,12 +22,16 @@ def installed(group: Group) -> Mapping[str, EntryPoint]:
 
 
 @lru_cache
-def _installed_on(
-    group: Group, _path: tuple[str, ...], points: Callable[..., Iterable[EntryPoint]]
-) -> Mapping[str, EntryPoint]:
-    """`installed` on a search path, whose packages are listed once: that takes longer than reading a small file."""
+def _listed_on(_path: tuple[str, ...], points: Callable[[], Any]) -> Any:
+    """All entry points on a search path, which are read once: that takes longer than reading a small map."""
+    return points()
+
+
+@lru_cache
+def _installed_on(group: Group, path: tuple[str, ...], points: Callable[[], Any]) -> Mapping[str, EntryPoint]:
+    """`installed` on a search path."""
     found: dict[str, EntryPoint] = {}
-    for point in sorted(points(group=group), key=lambda p: (p.name, p.value)):
+    for point in sorted(_listed_on(path, points).select(group=group), key=lambda p: (p.name, p.value)):
         if point.name in found and found[point.name].value != point.value:
             raise RequestError(
                 f"the plug-in {point.name!r} of {group}",

@@ -219,8 +219,8 @@ def _geometries(batch: FindingsBatch) -> list[bytes]:
     found: list[bytes | None] = [None] * len(batch)
     shapes, origin = batch.geometries, batch.image.info.origin
     simple = only_rounded(shapes, batch.image.scale, _GRID)
-    xy, ends = snapped_rings(shapes[simple], _GRID)
-    texts = ring_texts(np.round(xy - origin, 2) + 0.0, (ends, ends), 2, 0)
+    xy, *ends = snapped_rings(shapes[simple], _GRID)
+    texts = ring_texts(np.round(xy - origin, 2) + 0.0, (ends[0], ends[1]), 2, 0)
     for place, text in zip(simple.tolist(), texts, strict=True):
         found[place] = text
     others = [place for place, text in enumerate(found) if text is None]

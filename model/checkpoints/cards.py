@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...readers.errors import ModelError, did_you_mean, excerpt
 from ..domain import Domain
-from .untrusted import MAX_TILE, UntrustedDict, parse_yaml, read_yaml
+from .untrusted import MAX_TILE, UntrustedDict
+from .untrusted_yaml import parse_yaml, read_yaml
 from .weights import is_path
 
 Text = Annotated[str, Field(min_length=1)]
@@ -25,7 +26,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class CardPart(BaseModel):
     """A strict, frozen part of a card: unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class CardConcept(CardPart):

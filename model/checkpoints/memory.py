@@ -8,10 +8,13 @@ import zipfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...readers.files import parse_fields
-from .files import CheckpointFiles
 from .untrusted import wrap_errors
+
+if TYPE_CHECKING:
+    from .files import CheckpointFiles
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 INTEGERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -45,7 +48,7 @@ def free_gpu_memory(device: str) -> float:
     return float(sum(torch.cuda.mem_get_info(one)[0] for one in devices))
 
 
-def weight_bytes(files: CheckpointFiles, *, itemsize: int = 0) -> float:
+def weight_bytes(files: "CheckpointFiles", *, itemsize: int = 0) -> float:
     """Bytes of a checkpoint's weights once loaded, with floating-point numbers of `itemsize` bytes.
 
     0 leaves numbers as the files have them. Raises `ModelError` where a file is absent or damaged.

@@ -10,6 +10,8 @@ Format: onnx.proto (fields and their numbers). onnxruntime is imported only when
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, excerpt
-from ...readers.sandbox import SandboxError, run_sandboxed
+from ...readers.sandbox import SandboxError, run_sandboxed, while_waiting
 from .memory import allocated_bytes
 from .onnx_graph import GRAPH, INITIALIZER, INPUT, METADATA, NAME, OUTPUT, TENSOR_NAME, TYPE, of_any_size
 from .protobuf import fields, submessages, text_of
@@ -180,6 +182,7 @@ def try_in_sandbox(
     size = 4 * sum(status.st_size for _, status in found) // MIB
     megabytes = MEGABYTES + -(-size // 1024) * 1024
     arguments = (str(path), layout, tile, channels, files)
+    while_waiting(partial(import_module, "onnxruntime"))  # which takes as long here as there
     try:
         taken = run_sandboxed(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
     except SandboxError as error:

@@ -1,10 +1,7 @@
-"""Open and parse files from untrusted sources, with limits. All JSON and YAML of models is read here.
+"""Open and parse files from untrusted sources, with limits. All JSON of models is read here; YAML: `untrusted_yaml`.
 
 Only regular files are opened: a named pipe would block for ever, and a device has no end.
 """
-
-# yaml has no types:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import ast
 import io
@@ -16,15 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
-import yaml
-
 from ...readers import files
 from ...readers.errors import LimnerError, ModelError, excerpt
 from ...readers.files import MAX_JSON_DEPTH
 
 MIB: Final = 2**20
 MAX_JSON = 32 * MIB
-MAX_YAML = MIB // 4
 MAX_TEXT = 256 * MIB
 """Bytes of a file other than weights: tokenizers, templates, settings that a library reads."""
 MAX_VALUES = 200_000
@@ -69,7 +63,7 @@ def error_text(error: BaseException) -> str:
 
 def open_file(path: Path, subject: str, *, most: int | None = None) -> io.BufferedReader:
     """Open a regular file of at most `most` bytes for reading. Raises `ModelError` about `subject`."""
-    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH):
+    with wrap_errors(subject, readable(path), remedy=CHECK_PATH):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:
             status = os.fstat(handle)
@@ -113,7 +107,7 @@ def check_folder(folder: Path, subject: str) -> None:
 
 def read_bytes(path: Path, subject: str, *, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes. Raises `ModelError` about `subject`."""
-    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH), open_file(path, subject, most=most) as file:
+    with wrap_errors(subject, readable(path), remedy=CHECK_PATH), open_file(path, subject, most=most) as file:
         return file.read(os.fstat(file.fileno()).st_size)  # to read `most` would ask for as much memory
 
 
@@ -204,9 +198,9 @@ class UntrustedDict(dict[str, Any]):
 def read_json(path: Path, subject: str) -> UntrustedDict:
     """The mapping in a JSON file. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
     content = read_bytes(path, subject, most=MAX_JSON)
-    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH):
+    with wrap_errors(subject, readable(path), remedy=CHECK_PATH):
         found: object = files.parse_json(content.decode("utf-8"), allow_nan=True)
-    return _mapping(found, f"{path.name} of {subject}")
+    return untrusted_mapping(found, f"{path.name} of {subject}")
 
 
 def parse_json(text: str, subject: str) -> Any:
@@ -226,32 +220,16 @@ def parse_python_literal(text: str, subject: str) -> Any:
     return found
 
 
-def read_yaml(path: Path, subject: str) -> UntrustedDict:
-    """The mapping in a YAML file. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
-    content = read_bytes(path, subject, most=MAX_YAML)
-    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH):
-        text = content.decode("utf-8")
-    return parse_yaml(text, subject)
-
-
-def parse_yaml(text: str, subject: str, *, shipped: bool = False) -> UntrustedDict:
-    """The mapping in a YAML text. Raises `ModelError` for anything else, and beyond the limits of `_check`.
-
-    One that is `shipped` with limner is parsed in C, which is faster and does not limit nesting.
-    """
-    with wrap_errors(subject, "must be YAML", remedy=CHECK_FILE):
-        found: object = yaml.load(text, Loader=_ShippedLoader if shipped else _Loader)  # noqa: S506 - SafeLoaders that are stricter still
-    return _mapping(found, subject)
-
-
-def _readable(path: Path) -> str:
+def readable(path: Path) -> str:
+    """The rule for a file that must be readable."""
     return f"must have a readable {excerpt(path.name)}"
 
 
-def _mapping(found: object, where: str) -> UntrustedDict:
+def untrusted_mapping(found: object, where: str) -> UntrustedDict:
+    """A mapping that JSON or YAML holds. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
     if not isinstance(found, dict):
         raise ModelError(where, "must be a mapping of keys to values", value=type(found).__name__, remedy=CHECK_FILE)
-    _check(found, where)
+    _check(cast("object", found), where)
     return UntrustedDict(cast("dict[str, Any]", found), where)
 
 
@@ -279,42 +257,3 @@ def _walk(content: object) -> Iterator[tuple[tuple[object, ...], object]]:
             waiting += [((*path, key), one) for key, one in cast("dict[object, object]", value).items()]
         elif isinstance(value, list):
             waiting += [((*path, i), one) for i, one in enumerate(cast("list[object]", value))]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with text keys that are given once and limited nesting."""
-
-    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - its own name for it
-        """Begin a list or mapping in brackets."""
-        self._check_depth(self.flow_level)
-        super().fetch_flow_collection_start(TokenClass)
-
-    def add_indent(self, column: int) -> bool:
-        """Begin a list or mapping by indentation."""
-        self._check_depth(len(self.indents))
-        return super().add_indent(column)
-
-    def _check_depth(self, levels: int) -> None:
-        if levels > MAX_JSON_DEPTH:
-            msg = f"it is nested more than {MAX_JSON_DEPTH} deep"
-            raise ValueError(msg)
-
-
-_fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may have been built without libyaml
-_ShippedLoader = cast("type[yaml.SafeLoader]", type("_ShippedLoader", (_fast,), {}))
-"""YAML's safe loader in C, with text keys that are given once."""
-
-
-def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
-    bad = [key for key, _ in pairs if not isinstance(key, str) or key == "<<"]  # merged keys can grow without an end
-    if bad:
-        msg = f"the key {bad[0]!r} must be text, and no merge"
-        raise ValueError(msg)
-    return files.reject_duplicate_names(
-        [(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs]
-    )
-
-
-for _loader in (_Loader, _ShippedLoader):
-    _loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.image import ImageInfo
-from ..annotator import Answer, Cost, InputSpec, View
+from ..annotator import TORCH_BYTES, Answer, Cost, InputSpec, View
 from ..checkpoints import weights
 from ..checkpoints.files import HUB_ID, CheckpointFiles, as_numbers, find_files
 from ..checkpoints.inputs import apply_tables
@@ -173,7 +173,7 @@ class WSInfer(CheckpointAnnotator[WSInferOptions]):
         """See `SupportsCost`. While it is loaded, the script's file is in memory beside the network."""
         del specs
         held = file_bytes([self._files.folder / SCRIPT])
-        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held, libraries=TORCH_BYTES)
 
     def answer(self, view: View) -> list[Answer]:
         """The label of each patch with a kept pixel. Raises `ModelError`."""

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,9 @@ from ...readers.regions import Grid, Region, Span
 from ..class_maps import trace
 from ..findings_table import FindingsTable, Floats
 from ..merged_findings import MergedFindings
-from ..merging import corners
+from ..merging import without_straight_vertices
 from ..views import roi_mask
-from .outlines import Numbered, Outlines, follow_pixels
+from .outlines import POLYGON, Numbered, Outlines, follow_pixels
 
 _BLOCK: Final = 1024  # grid pixels
 
@@ -46,18 +46,20 @@ def find_strips(
     margin = steps + math.ceil(width) + 2
     corners_xy = grid.from_level0(bounds.reshape(-1, 2)).reshape(-1, 2, 2)
     low, high = corners_xy.min(axis=1), corners_xy.max(axis=1)
+    before: Any = None  # of the last block, of which this one often has the same areas
     for x0, y0, x1, y1 in _blocks(grid, tissue, margin):
         left, top = max(0, x0 - margin), max(0, y0 - margin)
         right, bottom = min(grid.shape[0], x1 + margin), min(grid.shape[1], y1 + margin)
         region = Region(grid, Span(left, right, left, right, 1), Span(top, bottom, top, bottom, 1))
         inside = roi_mask(region, tissue)
         near = ((low < (right, bottom)) & (high > (left, top))).all(axis=1)
-        rows = np.flatnonzero(near)
-        table = found.take(rows)
-        rows = rows[areas := np.flatnonzero(table.is_area & follow_pixels(table.geometries, grid))]
-        if inside.all() or not len(rows):
+        if inside.all():
             continue
-        outlines = Outlines.of(table.geometries[areas], grid)
+        if before is None or not np.array_equal(near, before[0]):
+            before = near, *_outlines(found, np.flatnonzero(near), grid)
+        _, rows, outlines = before
+        if not len(rows):
+            continue
         shift = np.broadcast_to(np.array([-left, -top]), (len(rows), 2))
         numbered = outlines.draw(np.arange(1, len(rows) + 1, dtype=np.int32), shift, inside.shape)
         thin = _strips(numbered, inside, width, steps)
@@ -67,6 +69,13 @@ def find_strips(
         for shape, number in zip(level0, traced.values.tolist(), strict=True):
             strips[int(rows[number - 1])].append(shape)
     return strips
+
+
+def _outlines(found: MergedFindings, rows: npt.NDArray[np.intp], grid: Grid) -> tuple[npt.NDArray[np.intp], Outlines]:
+    """Of some findings the areas that follow pixels, and their outlines."""
+    table = found.take(rows)
+    areas = np.flatnonzero(table.is_area & follow_pixels(table.geometries, grid))
+    return rows[areas], Outlines.of(table.geometries[areas], grid)
 
 
 def _blocks(grid: Grid, tissue: BaseGeometry, margin: int) -> Iterator[tuple[int, int, int, int]]:
@@ -108,21 +117,15 @@ def _spread(seeds: Masks, areas: Numbered, steps: int) -> Masks:
 
 def without_strips(table: FindingsTable, strips: Mapping[int, list[Polygon]]) -> FindingsTable:
     """The findings of a table without their strips, by row: each part that is left is a row; amounts are shared out."""
-    kept, parts, shares = [], [], []
-    for row, shape in enumerate(table.geometries):
-        if row not in strips:
-            kept, parts, shares = [*kept, row], [*parts, shape], [*shares, 1.0]
+    kept = np.setdiff1d(np.arange(len(table)), list(strips))
+    rows, parts, shares = [kept], [table.geometries[kept]], [np.ones(len(kept))]
     for row, gone in sorted(strips.items()):
         shape = table.geometries[row]
-        for part in shapely.get_parts(shapely.difference(shape, shapely.union_all(gone))):
-            if part.geom_type == "Polygon" and part.area > 0:
-                rings = [corners(shapely.get_coordinates(ring)) for ring in shapely.get_rings(part)]
-                kept.append(row)
-                parts.append(Polygon(rings[0], rings[1:]))
-                shares.append(part.area / shape.area)
-    made = table.take(np.array(kept, dtype=np.intp))
-    shapes = np.empty(len(parts), dtype=object)
-    shapes[:] = parts
-    return replace(
-        made, shapes=shapes, numbers={name: values * np.array(shares) for name, values in made.numbers.items()}
-    )
+        left = shapely.get_parts(shapely.difference(shape, shapely.union_all(gone)))
+        left = left[(shapely.get_type_id(left) == POLYGON) & (shapely.area(left) > 0)]
+        rows.append(np.full(len(left), row))
+        parts.append(without_straight_vertices(left))
+        shares.append(shapely.area(left) / shape.area)
+    made, share = table.take(np.concatenate(rows)), np.concatenate(shares)
+    numbers = {name: values * share for name, values in made.numbers.items()}
+    return replace(made, shapes=np.concatenate(parts), numbers=numbers)

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError
 from ...readers.errors import ModelError, excerpt
 from ...readers.files import write_atomic
 from ..checkpoints.cards import CardPart, Text
-from ..checkpoints.untrusted import MAX_TILE, read_yaml
+from ..checkpoints.untrusted import MAX_TILE
+from ..checkpoints.untrusted_yaml import read_yaml
 from ..domain import Domain
 
 CARD: Final = "card.yaml"

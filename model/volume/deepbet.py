@@ -17,7 +17,7 @@ import numpy as np
 
 from ...readers.errors import ModelError
 from ...readers.scratch import scratch_array
-from ..annotator import Cost
+from ..annotator import TORCH_BYTES, Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.torchscript import read_torchscript
 from ..checkpoints.untrusted import wrap_errors
@@ -81,7 +81,7 @@ class DeepBet:
     def cost(shape: tuple[int, int, int], spacing: tuple[float, float, float], weights: float) -> Cost:
         """Of a volume of that shape (slices, rows, columns) and weights of so many bytes."""
         del shape, spacing
-        return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS)
+        return Cost(weights, "float32", work=256**3, activations=_ACTIVATIONS, libraries=TORCH_BYTES)
 
 
 def _sides(box: Box) -> AxesTriple:

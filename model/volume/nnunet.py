@@ -24,7 +24,7 @@ import torch
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
 from ...readers.scratch import scratch_array
-from ..annotator import Cost
+from ..annotator import TORCH_BYTES, Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.untrusted import wrap_errors
 from ..checkpoints.weights import sha256_of
@@ -164,6 +164,7 @@ class NnUNet:
             dtype="float32",
             work=work,
             activations=_ALLOCATORS + logits + band + max(running, back),
+            libraries=TORCH_BYTES,
         )
 
     @cached_property

@@ -22,6 +22,7 @@ from .sliding import Network, even_starts, fixed_starts
 from .volume import LabelMap, Volume
 
 _FEATURES = 64  # float32 channels of a patch that a network holds at a time: a guess, since its file does not tell
+_LIBRARIES = 0.3 * 2**30  # bytes of torch and of MONAI, beyond those of every process: measured
 
 
 class PatchModel:
@@ -161,4 +162,5 @@ def pipeline_cost(pipeline: Pipeline, weights: float, target: AxesTriple, classe
         dtype="its own type",
         work=float(math.prod(places) * patch * max(weights, 1.0)),
         activations=rows + 4.0 * patch * (_FEATURES + 3 * classes),
+        libraries=_LIBRARIES,
     )

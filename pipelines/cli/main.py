@@ -21,6 +21,7 @@ from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ..object_settings import OBJECTS
 from .check import check_app
 from .features import add_features
+from .loading import loading
 from .models import models_app
 from .overlay import add_overlay_commands
 from .review import review_app
@@ -67,9 +68,10 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run the same command again to resume."""
-    from ..progress import TerminalProgress, stopped_text
-    from ..run.execute import run
-    from ..run_result import run_text
+    with loading():
+        from ..progress import TerminalProgress, stopped_text
+        from ..run.execute import run
+        from ..run_result import run_text
 
     progress = TerminalProgress()
     try:
@@ -124,10 +126,11 @@ def plan_command(
     ] = False,
 ) -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, fetches DICOMweb inputs only."""
-    from ..plan_text import cluster_text, plan_text, time_text
-    from ..progress import Message, TerminalProgress
-    from ..run.estimate import LIMIT_S, estimate, measure
-    from ..run.execute import prepare, workers_and_threads
+    with loading():
+        from ..plan_text import cluster_text, plan_text, time_text
+        from ..progress import Message, TerminalProgress
+        from ..run.estimate import LIMIT_S, estimate, measure
+        from ..run.execute import prepare, workers_and_threads
 
     start = time.monotonic()
     with TerminalProgress() as progress:
@@ -157,11 +160,12 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
-    from ...readers.geodesy import load_proj
-    from ...readers.sandbox import while_waiting
-    from ..describe import scanned_json, scanned_text
-    from ..run.option_checks import check_options
-    from ..run.redaction import scan_with_redaction, unmatched_entries
+    with loading():
+        from ...readers.geodesy import load_proj
+        from ...readers.sandbox import while_waiting
+        from ..describe import scanned_json, scanned_text
+        from ..run.option_checks import check_options
+        from ..run.redaction import scan_with_redaction, unmatched_entries
 
     check_options(settings)
     if as_json and settings.names == "auto":  # for programs, on a terminal too

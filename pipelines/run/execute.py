@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...model.annotator import Annotator, Cost, InputSpec, RemoteAnnotator, SupportsConcepts, SupportsCost
 from ...model.finding import Result
@@ -30,7 +30,6 @@ from ..config import CLOUD_MODEL, Settings
 from ..object_settings import OBJECTS, ObjectSettings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
-from .cloud_mask import cloud_masks
 from .dicom_objects import write_run_reports
 from .engines import Engine, InlineEngine, ProcessPoolEngine
 from .kept_overviews import rename_overviews
@@ -51,8 +50,10 @@ from .redaction import (
 from .reporting import check_objects, load_writers, read_record, record_in_memory
 from .run_files import as_store_errors
 from .run_folder import RunFolder, check_folder
-from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
+
+if TYPE_CHECKING:
+    from .tiling_check import TilingCheck
 
 OVERVIEW_REPORT = "overview-png"  # the report that draws overviews
 
@@ -241,6 +242,8 @@ def _cloud_masks(settings: Settings, folder: Path, on_event: EventHandler) -> di
         return None
     check_options(settings)
     on_event(Message(f"Finding cloud and shadow with {CLOUD_MODEL}"))
+    from .cloud_mask import cloud_masks
+
     return cloud_masks(settings, folder, lambda own: run(own, on_event))
 
 
@@ -270,8 +273,10 @@ def _run_in_memory(settings: Settings, clouds: Mapping[str, FoundMask] | None, o
 
 def check_tiling_of_inputs(
     settings: Settings, *, shifts: Sequence[int], window: int, seed: int, on_image: Callable[[str], None]
-) -> Iterator[TilingCheck]:
+) -> "Iterator[TilingCheck]":
     """Check how far the model's answers depend on its tiles, image by image. Raises `LimnerError`."""
+    from .tiling_check import check_tiling
+
     prepared = prepare(settings)
     try:
         if prepared.choice is None:

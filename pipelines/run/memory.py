@@ -22,7 +22,7 @@ MAX_OPEN: Final = 4
 """Images that a process keeps open; a batch rarely spans two images."""
 LIBRARIES: Final = 0.1 * 2**30
 """Bytes of Python and of the libraries that read and write, in a process without a model: measured."""
-_TORCH: Final = 0.3 * 2**30  # bytes of torch and transformers, for networks that state no other libraries
+_TORCH: Final = 0.2 * 2**30  # bytes of torch and transformers, for networks that state no other libraries
 _RGB_CHANNELS = 3
 _FLOAT_BYTES = 4
 _TILES = 4  # float32 copies of the tile that a network has: as converted, as its input, and its first layers' output
@@ -130,10 +130,11 @@ def divide(
 ) -> Division:
     """The largest batch, and then the most of `workers` processes, that fit into `--memory`.
 
-    Raises `RequestError` where not even one region does.
+    Workers of Ray are on other machines, so that the limit is that of each. Raises `RequestError` where not even one
+    region fits.
     """
     limit = memory_limit(settings)
-    parent = LIBRARIES if settings.engine != "inline" else 0.0
+    parent = LIBRARIES if settings.engine == "local" else 0.0
     batch = settings.batch
 
     def needs(batch: int, limit: float | None = limit) -> float:
@@ -151,7 +152,7 @@ def divide(
                 remedy=f"Give --memory {least / 1e6 * 1.1:.0f}MB or more, or lower --hd-num",
             )
         batch //= 2
-    if limit:
+    if limit and settings.engine != "ray":
         workers = max(1, min(workers, int((limit - parent) // needed)))
     return Division(workers, batch, parent + workers * needed)
 

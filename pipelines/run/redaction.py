@@ -70,13 +70,14 @@ class Redactor:
         """
         if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
-        from ...readers.vectors import vector_files
-
         given = {"key_file": options.get("key_file", ""), "crosswalk": settings.crosswalk}
         pseudonyms = Pseudonyms.of(NameOptions(names="hide", **given))
         paths = [*settings.inputs, settings.schema_file]
         polygons = (settings.area, *(one for one in (settings.mask, settings.tissue) if is_path(one)))
-        paths += [path for one in polygons for path in (one, *vector_files(one))]
+        if any(polygons):
+            from ...readers.vectors import vector_files
+
+            paths += [path for one in polygons for path in (one, *vector_files(one))]
         paths += [path for text in settings.reference for path in (text, text.partition("=")[2])]
         paths += [settings.reader_options.get(option, "") for option in _PATH_OPTIONS]
         paths += further
@@ -114,7 +115,7 @@ class Redactor:
 
     def settings(self, settings: Settings) -> Settings:
         """Settings with the paths of inputs and their companions redacted, without options that change nothing."""
-        neutral = neutral_options()
+        neutral = neutral_options() if settings.reader_options else ()
         options = [item for item in settings.reader_options.items() if item[0] not in neutral]
         changes = {
             "inputs": tuple(self.path(path) for path in settings.inputs),

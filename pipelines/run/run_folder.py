@@ -198,6 +198,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", manifest)
 
 
+def has_checksum(folder: Path) -> bool:
+    """Whether the manifest of a run, which was read, states its own checksum: those of earlier versions do not."""
+    return _CHECKSUM in parse_json(read_file(folder / MANIFEST, max_bytes=MAX_MANIFEST_BYTES, regular=True))
+
+
 def _damaged(path: Path, problem: str) -> StoreError:
     remedy = "Restore it from a backup, or run again into another folder"
     return StoreError(str(path), "must be as limner wrote it", value=problem, remedy=remedy)

@@ -20,7 +20,7 @@ from ..annotations import check_pixels, read_polygons
 from ..errors import RequestError
 from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
-from ..overview import across_channels, box_mean, dilate, fill_holes, keep_components, percentiles
+from ..overview import across_channels, box_mean, dilate, fill_holes, keep_components, percentiles, strips
 
 Illumination = Literal["bright", "dark"]
 Values = npt.NDArray[np.float64]
@@ -93,7 +93,6 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
     the glass and its noise: stain that is pale all over is found, too. With an unknown spacing (None) sizes are counted
     in overview pixels, and `method` tells so.
     """
-    pixels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float64)
     if not valid.any():
         nothing = np.zeros(valid.shape, dtype=bool)
         return Tissue(nothing, nothing, "bright", math.nan, "no valid pixel")
@@ -181,35 +180,65 @@ def _illumination(pixels: Pixels, valid: Mask) -> tuple[Illumination, Mask]:
     White is 255 where samples have 8 bits, else the 99.9th percentile, since cameras seldom use their full range. Also
     returns the dark pixels (H, W) where they contradict pixels that are lit in all of three channels or more.
     """
-    brightness = across_channels(np.maximum, pixels)
-    white = 255.0 if pixels.dtype == np.uint8 else float(np.percentile(brightness[valid], 99.9))
+    dtype = np.uint8 if pixels.dtype == np.uint8 else np.float64
+    brightness = across_channels(np.maximum, pixels).astype(dtype, copy=False)
+    white = 255.0 if dtype == np.uint8 else float(np.percentile(brightness[valid], 99.9))
     dark = (brightness < _DARK_FIELD * white) & valid
-    lit = across_channels(np.minimum, pixels)[valid] > _LIT * white
+    lit = across_channels(np.minimum, pixels)[valid].astype(dtype, copy=False) > _LIT * white
     if pixels.shape[2] >= 3 and dark.sum() >= _DOUBTFUL[0] * valid.sum() and lit.mean() >= _DOUBTFUL[1]:
         return "bright", dark
     median = float(np.median(brightness[valid]))
     return "dark" if median < _DARK_FIELD * white else "bright", np.zeros_like(dark)
 
 
-def _smooth(values: Values, valid: Mask, radius: tuple[int, int], weight: Values) -> Values:
-    """The mean of valid values around each pixel, 0 where the pixel itself is invalid; `weight` is that of `valid`."""
-    total = box_mean(values if valid.all() else np.where(valid, values, 0.0), radius)
-    return np.divide(total, weight, out=np.zeros_like(weight), where=valid)
+def _smooth(values: Values, valid: Mask, radius: tuple[int, int], weight: Values | None) -> Values:
+    """Replace values by the mean of valid ones around each pixel, 0 where the pixel itself is invalid.
+
+    `weight` is that mean of `valid`, None where all pixels are.
+    """
+    if weight is None:
+        return box_mean(values, radius, overwrite=True)
+    values[~valid] = 0.0
+    box_mean(values, radius, overwrite=True)
+    np.divide(values, weight, out=values, where=valid)
+    values[~valid] = 0.0
+    return values
+
+
+def _weight(valid: Mask, radius: tuple[int, int]) -> Values | None:
+    return None if valid.all() else box_mean(valid, radius)
 
 
 def _stain(pixels: Pixels, valid: Mask, radius: tuple[int, int]) -> _Signal:
     """Stain as the range of optical density over red, green and blue; grey shadows and dust have none."""
-    white = np.maximum(percentiles(pixels[valid], 99), 200.0)
+    colours = pixels.reshape(-1, 3) if valid.all() else pixels[valid]  # which takes several times their memory
+    white = np.maximum(percentiles(colours, 99), 200.0)
     levels = np.maximum(np.arange(256.0), _DARKEST)[:, None]
     table = np.maximum(-np.log10((levels + 1) / (white + 1)), 0.0)
-    density = [table[pixels[..., i], i] for i in range(3)]
-    weight = box_mean(valid, radius)
-    red, green, blue = (_smooth(of_channel, valid, radius, weight) for of_channel in density)
-    colour = reduce(np.maximum, density) - reduce(np.minimum, density)  # averaged later, or brown and blue would cancel
-    averaged, mean = _smooth(colour, valid, radius, weight), (red + green + blue) / 3
-    averaged[(mean > _GREY[0]) & (averaged < _GREY[1] * mean)] = 0.0
-    averaged = np.minimum(averaged, 2 * _MAX_STAIN)  # deeper stain must not raise the threshold
+
+    def densities(*channels: int) -> Values:
+        """Their density, or the range of all, a strip at a time, since an array as large as the overview is large."""
+        made = np.empty(valid.shape)
+        for rows in strips(valid.shape):
+            of = [table[pixels[rows, :, channel], channel] for channel in channels]
+            made[rows] = of[0] if len(of) == 1 else reduce(np.maximum, of) - reduce(np.minimum, of)
+        return made
+
+    weight = _weight(valid, radius)
+    red, green, blue = (_smooth(densities(channel), valid, radius, weight) for channel in range(3))
     ink = _pen_marks(red, green, blue) & valid
+    red += green
+    red += blue
+    red /= 3
+    mean = red
+    del green, blue
+    colour = densities(0, 1, 2)  # averaged later, or brown and blue would cancel
+    averaged = _smooth(colour.copy(), valid, radius, weight)
+    dark = mean > _GREY[0]
+    mean *= _GREY[1]
+    averaged[dark & (averaged < mean)] = 0.0
+    del mean, red
+    np.minimum(averaged, 2 * _MAX_STAIN, out=averaged)  # deeper stain must not raise the threshold
     level, noise = _background(averaged[valid & ~ink])
     grey_level = float(np.log10(1 + 1 / white.min()))
     lowest = min(level + max(_GREY_LEVELS * grey_level, 2 * noise), _MAX_STAIN / 2)
@@ -221,8 +250,9 @@ def _background(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     if not values.size:
         return 0.0, 0.0
     lower = values[values <= otsu(values)]
-    level = float(np.median(lower))
-    return level, 1.4826 * float(np.median(level - lower[lower <= level]))
+    level = float(np.median(lower, overwrite_input=True))
+    below = level - lower[lower <= level]
+    return level, 1.4826 * float(np.median(below, overwrite_input=True))
 
 
 def _pen_marks(red: Values, green: Values, blue: Values) -> Mask:
@@ -233,9 +263,12 @@ def _pen_marks(red: Values, green: Values, blue: Values) -> Mask:
     as much as green, and red hardly. A mark is a component of ink-like pixels that contains clear ones. Black ink
     cannot be told from pigment and counts as tissue.
     """
-    share = red / (red + green + blue + 1e-9)
-    clear = ((red - green > 0.15) & (red > 0.25)) | ((share < 0.12) & (green > 0.5) & (blue > 0.85 * green))
-    like = ((red - green > 0.02) & (red > 0.1)) | ((share < 0.15) & (green > 0.1) & (blue > 0.9 * green))
+    clear, like = np.zeros(red.shape, dtype=np.bool_), np.zeros(red.shape, dtype=np.bool_)
+    for rows in strips(red.shape):
+        r, g, b = red[rows], green[rows], blue[rows]
+        share = r / (r + g + b + 1e-9)
+        clear[rows] = ((r - g > 0.15) & (r > 0.25)) | ((share < 0.12) & (g > 0.5) & (b > 0.85 * g))
+        like[rows] = ((r - g > 0.02) & (r > 0.1)) | ((share < 0.15) & (g > 0.1) & (b > 0.9 * g))
     return keep_components(clear | like, clear, 9)
 
 
@@ -244,20 +277,27 @@ def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illuminatio
 
     The background is the 5th percentile, its noise the spread of the darker (or brighter) half around it.
     """
-    values = np.asarray(pixels, dtype=np.float64)
-    if illumination == "dark":  # the channel that rises most over its own background
-        base = np.percentile(values[valid], 5, axis=0)
-        light = np.log2((np.maximum(values, 0.0) + 4.0) / (base + 4.0)).max(axis=2)
-        name = "light over the background in powers of two"
-    else:
-        light = -np.log2(np.maximum(values, 0.0) + 1.0).mean(axis=2)
-        name = "light lost in powers of two"
+    dark = illumination == "dark"
+    light = np.full(valid.shape, -np.inf if dark else 0.0)
+    for channel in range(pixels.shape[2]):
+        values = np.asarray(pixels[..., channel], dtype=np.float64)
+        if dark:  # the channel that rises most over its own background
+            base = float(np.percentile(values[valid], 5))
+            np.maximum(light, np.log2((np.maximum(values, 0.0) + 4.0) / (base + 4.0)), out=light)
+        else:
+            light -= np.log2(np.maximum(values, 0.0) + 1.0)
+    light /= 1 if dark else pixels.shape[2]
+    name = "light over the background in powers of two" if dark else "light lost in powers of two"
     level = float(np.percentile(light[valid], 5))
     noise = 1.4826 * float(np.median(np.abs(light[valid][light[valid] <= np.median(light[valid])] - level)))
     rise = np.maximum(light - level, 0.0)
     bounds = (min(0.3, max(0.05, 3 * noise)), 3.0)
     return _Signal(
-        rise, _smooth(rise, valid, radius, box_mean(valid, radius)), np.zeros(valid.shape, dtype=bool), bounds, name
+        rise,
+        _smooth(rise.copy(), valid, radius, _weight(valid, radius)),
+        np.zeros(valid.shape, dtype=bool),
+        bounds,
+        name,
     )
 
 

@@ -22,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ...readers.dicom.originals import read_originals
 from ...readers.errors import LimnerError
 from ...readers.files import atomic_path
 from ...readers.image import ImageInfo
@@ -122,6 +121,8 @@ def read_image(record: Record, image: ImageRecord) -> Originals:
     if image.original is None:
         raise DicomObjectError(image.info.id, "must have its original files", remedy="Restore the input files")
     info = image.original()
+    from ...readers.dicom.originals import read_originals
+
     return Originals(record, image, info, completed(read_originals(info)))
 
 

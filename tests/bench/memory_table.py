@@ -1,8 +1,8 @@
 """Memory as `limner plan` predicts it for a worker, and the peak of that worker in a run of the same input.
 
-Inputs are made on the fly: a scene of six bands, and a slide. The peak is the anonymous memory of a process that loads
-the model and annotates the largest regions (`RssAnon`, looked at every 20 ms), since files that the system has cached
-are no need of its own.
+Inputs are made on the fly: a scene of six bands, and a slide; the study is the sample head. The peak is the anonymous
+memory of a process that loads the model and annotates the largest regions, of which it reads one ahead as in a run
+(`RssAnon`, looked at every 20 ms), since files that the system has cached are no need of its own.
 
     python tests/bench/memory_table.py [--side 12000] [--folder DIR]
 """
@@ -39,7 +39,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"model": "csmask", "preset": "sentinel2-l1c", "fetch": True, "model_options": {"blend": "true"}},
     ),
     "slide, gland": ("slide", {"model": "gland", "fetch": True, "hd_num": 4}),
+    "slide, threshold": ("slide", {"model": "threshold:haematoxylin"}),
+    "slide, 4khd:small": (
+        "slide",
+        {"model": "4khd:small", "ask": "What is this?", "resolution": "native", "force_domain": True},
+    ),
+    "study, brain": ("study", {"model": "brain", "fetch": True}),
 }
+SAMPLE = Path(__file__).parents[2] / "notebooks" / "samples" / "head"
 
 
 def write_scene(path: Path, side: int) -> None:
@@ -94,6 +101,7 @@ def measure(settings: Settings) -> tuple[float, float, float]:
         raise SystemExit("the case has no model")
     todo = [region for image in prepared.plan.images for region in image.remaining]
     todo.sort(key=lambda region: -region.tiles[0] * region.tiles[1])
+    tasks = [todo] if prepared.plan.volumes else [[region] for region in todo[:REGIONS]]
     worker = WorkerProcess.start(job, 1)
     peak, ended = [0.0], threading.Event()
 
@@ -106,9 +114,11 @@ def measure(settings: Settings) -> tuple[float, float, float]:
     try:
         worker.receive()
         loaded = anonymous(worker.process.pid or 0)
-        for region in todo[:REGIONS]:
-            worker.send(Task([region]))
-            worker.receive()
+        for number, task in enumerate(tasks):
+            worker.send(Task(task))
+            if number:
+                worker.receive()
+        worker.receive()
     finally:
         ended.set()
         watcher.join()
@@ -126,7 +136,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.write("| case | loaded, MiB | predicted, MiB | peak, MiB | predicted / peak | s |\n")
     for case, (kind, words) in CASES.items():
-        path = folder / f"{kind}-{asked.side}.tif"
+        path = SAMPLE if kind == "study" else folder / f"{kind}-{asked.side}.tif"
         if not path.exists():
             MAKERS[kind](path, asked.side)
         start = time.perf_counter()

@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "nibabel": ("reports/*",),
     "ray": ("pipelines/run/ray_engine.py",),
     "typer": ("pipelines/cli/*",),
-    "rich": ("pipelines/progress.py",),
+    "rich": ("pipelines/progress.py", "pipelines/progress_bar.py"),
     "yaml": ("model/*", "pipelines/*"),
     **dict.fromkeys(("numpy", "shapely", "scipy", "pydantic"), ("*",)),
 }

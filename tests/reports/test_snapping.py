@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import rasterio.features
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +29,8 @@ def polygons(seed: int, count: int = 60) -> Shapes:
 def check(shapes: Shapes, scale: tuple[float, float]) -> int:
     """Compare the outlines with those of GEOS; returns how many were compared."""
     places = only_rounded(shapes, scale, GRID)
-    xy, ends = snapped_rings(shapes[places], GRID)
+    xy, rings, ends = snapped_rings(shapes[places], GRID)
+    assert np.array_equal(rings, ends)
     snapped = shapely.set_precision(shapes[places], GRID)
     assert np.array_equal(xy, shapely.get_coordinates(snapped))
     assert np.array_equal(np.diff(ends, prepend=0), shapely.get_num_coordinates(snapped))
@@ -39,6 +41,23 @@ def check(shapes: Shapes, scale: tuple[float, float]) -> int:
 def test_outlines_of_pixels_are_as_geos_snaps_them(seed: int, scale: tuple[float, float], backwards: bool) -> None:
     shapes = shapely.transform(polygons(seed), lambda xy: xy * scale / 2)
     assert check(shapely.reverse(shapes) if backwards else shapes, scale) > 2
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (1.9881, 1.9881), (3.3333, 2.5)])
+def test_areas_with_holes_are_as_geos_snaps_them_but_for_the_order_of_holes(scale: tuple[float, float]) -> None:
+    mask = (np.random.default_rng(4).random((80, 80)) < 0.7).astype(np.uint8)
+    found = [shapely.geometry.shape(shape) for shape, value in rasterio.features.shapes(mask) if value]
+    shapes: Any = shapely.transform(np.array(found, dtype=object), lambda xy: xy * scale)
+    assert shapely.get_num_interior_rings(shapes).max() > 50
+    places = only_rounded(shapes, scale, GRID)
+    assert len(places) == len(shapes)
+    xy, of_ring, of_polygon = snapped_rings(shapes, GRID)
+    rings: Any = shapely.linearrings(xy, indices=np.repeat(np.arange(len(of_ring)), np.diff(of_ring, prepend=0)))
+    polygon = np.searchsorted(of_polygon, of_ring)
+    made = [shapely.Polygon(first, holes) for first, *holes in (rings[polygon == n] for n in range(len(shapes)))]
+    snapped = shapely.normalize(shapely.set_precision(shapes, GRID))
+    assert shapely.equals_exact(shapely.normalize(made), snapped, 0.0).all()
+    assert shapely.is_ccw(rings).tolist() == (np.diff(polygon, prepend=-1) == 0).tolist()
 
 
 @given(st.lists(st.tuples(*[st.floats(-99, 99)] * 2, *[st.floats(0.02, 50)] * 2), min_size=1, max_size=9))

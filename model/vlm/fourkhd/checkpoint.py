@@ -17,7 +17,8 @@ from ....readers.files import atomic_path, write_atomic
 from ...checkpoints.cards import CardPart, Text
 from ...checkpoints.files import INDEX, SAFETENSORS, CheckpointFiles, fetch_weights, find_files
 from ...checkpoints.tensors import read_shapes, read_tensors
-from ...checkpoints.untrusted import UntrustedDict, read_yaml
+from ...checkpoints.untrusted import UntrustedDict
+from ...checkpoints.untrusted_yaml import read_yaml
 from ...domain import Domain
 from .model_config import Shapes, Sizes
 from .tokenizer import TOKENIZER

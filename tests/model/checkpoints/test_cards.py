@@ -6,7 +6,7 @@ import pytest
 import yaml
 from limner.model.checkpoints import cards
 from limner.model.checkpoints.cards import ModelCard, find_any_card, find_card, read_card, shipped_cards
-from limner.model.checkpoints.untrusted import parse_yaml
+from limner.model.checkpoints.untrusted_yaml import parse_yaml
 from limner.readers.errors import ModelError
 
 

@@ -21,7 +21,8 @@ from limner.model.checkpoints import onnx as networks
 from limner.model.checkpoints.cards import find_card, read_card, shipped_digests
 from limner.model.checkpoints.files import find_files
 from limner.model.checkpoints.tensors import check_config_integers, load_weights, read_shapes
-from limner.model.checkpoints.untrusted import UntrustedDict, parse_yaml, read_json, wrap_errors
+from limner.model.checkpoints.untrusted import UntrustedDict, read_json, wrap_errors
+from limner.model.checkpoints.untrusted_yaml import parse_yaml
 from limner.model.checkpoints.weights import locate
 from limner.model.clip.annotator import ZeroShot
 from limner.model.clip.checkpoint import find_checkpoint

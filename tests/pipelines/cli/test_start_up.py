@@ -45,6 +45,10 @@ def test_the_metadata_of_a_map_needs_no_library_of_reports_or_models(scene: Path
     assert found & {"yaml", "limner.model", *(f"limner.readers.{name}" for name in FORMATS | PIXELS)} == set()
 
 
+def test_a_plan_loads_no_library_of_reports(scene: Path) -> None:
+    assert loaded(["plan", str(scene), "--model", "none"]) & HEAVY == {"numpy", "pyproj", "rasterio", "shapely"}
+
+
 def test_the_process_that_scans_a_map_loads_no_library_of_other_formats(scene: Path) -> None:
     command = [sys.executable, "-c", SANDBOX, str(scene)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

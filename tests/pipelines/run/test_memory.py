@@ -14,6 +14,8 @@ from limner.model.checkpoints.cards import find_card
 from limner.model.segmentation.annotator import Segmenter, SegmenterOptions
 from limner.pipelines.config import Settings, parse_bytes
 from limner.pipelines.run import memory
+from limner.pipelines.run.engines import WorkerProcess
+from limner.pipelines.run.estimate import estimate
 from limner.pipelines.run.execute import prepare
 from limner.pipelines.run.memory import Headroom, divide
 from limner.pipelines.run.processes import held_bytes
@@ -63,6 +65,12 @@ def test_batches_and_workers_are_made_to_fit(given: dict[str, str], workers: int
     found = divide(settings, [], None, workers=4)
     assert (found.workers, found.batch) == (workers, batch)
     assert found.memory <= parse_bytes(given.get("memory", "5GB"))
+
+
+@pytest.mark.usefixtures("hundred")
+def test_each_worker_of_ray_has_the_limit_of_its_own() -> None:
+    found = divide(Settings.resolve({"batch": 8, "memory": "300MB", "engine": "ray"}), [], None, workers=4)
+    assert (found.workers, found.batch) == (4, 2)
 
 
 @pytest.mark.parametrize("given", [{"memory": "199MB"}, {"memory": "299MB", "engine": "local"}], ids=str)
@@ -143,3 +151,32 @@ def test_what_a_network_takes_for_a_tile_is_in_its_cost(make_card: Callable[...,
     measured = segmenter.cost([spec], (1, 1))
     assert 12 * 2**20 <= measured.activations < 100 * 2**20, "the output, and what a convolution unrolls"
     assert (measured.weights, measured.libraries) == (stated.weights, stated.libraries)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has allocated")
+@pytest.mark.parametrize("family", ["transformers", "wsinfer", "4khd"])
+def test_what_libraries_take_is_estimated_within_a_quarter(
+    family: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that has loaded a network of next to no weights."""
+    get = request.getfixturevalue
+    folders = {
+        "transformers": lambda: get("zoo_folder")("segformer"),
+        "wsinfer": lambda: get("zoo").wsinfer(tmp_path / "zoo"),
+        "4khd": lambda: get("made_4khd"),
+    }
+    slide = get("make_slide")(tmp_path / "slide.tif")
+    stated = {"inputs": [str(slide)], "model": f"{family}:{folders[family]()}", "tissue": "off", "hd_num": 1}
+    prepared = prepare(Settings.resolve(stated))
+    monkeypatch.setattr(memory, "cache_bytes", lambda *_: 0.0)
+    predicted = estimate(prepared, batch=1).memory
+    job = prepared.job(1)
+    assert job is not None
+    worker = WorkerProcess.start(job, 1)
+    try:
+        worker.receive()
+        held = held_bytes(worker.process.pid or 0)
+    finally:
+        worker.stop()
+    assert 0.75 < predicted / held < 1.25

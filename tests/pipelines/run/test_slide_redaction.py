@@ -6,9 +6,9 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -87,10 +87,8 @@ class PluginReader:
 def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("otherslide", f"{__name__}:PluginReader", "limner.readers")
     monkeypatch.setattr(EntryPoint, "load", _load(EntryPoint.load))
-    real = importlib.metadata.entry_points
-    monkeypatch.setattr(
-        plugins, "entry_points", lambda group: [*real(group=group), *([point] if group == "limner.readers" else [])]
-    )
+    real = [one for group in get_args(plugins.Group) for one in importlib.metadata.entry_points(group=group)]
+    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints([*real, point]))
 
 
 def _load(real: Callable[[EntryPoint], Any]) -> Callable[[EntryPoint], Any]:

@@ -112,7 +112,7 @@ def test_reports_of_an_earlier_version_that_hold_a_name_or_a_label_are_named(
             vsi.write_bytes(b"II*\0")
         said = limner("check", "run", out)
         assert ("fault", "labels") in faults(said)
-        assert {("fault", "names"), ("note", "version")} <= faults(said)
+        assert {("fault", "names"), ("note", "version"), ("note", "manifest")} <= faults(said)
         assert "Olympus VSI" in said.out
         assert "overview" not in said.out  # a name of the file that holds the slide's name
         assert "ROE" not in said.out.upper() + said.err.upper()
