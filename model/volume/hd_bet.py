@@ -20,13 +20,13 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.scratch import scratch_array
-from ..annotator import Cost
+from ..annotator import TORCH_BYTES, Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.tensors import read_tensors
 from ..checkpoints.untrusted import wrap_errors
 from .masks import largest_component, spread_slices
 from .orientation import closest_axes
-from .volume import PATCHES_BYTES, LabelMap, Volume, Voxels
+from .volume import LabelMap, Volume, Voxels
 
 AXES: Final = "SAR"
 """Of the networks' input: its authors ask for the orientation of the MNI templates. Left and right do not matter, since
@@ -88,7 +88,7 @@ class HdBet:
         sides = [_padded(round(count * step / SPACING_MM), LEAST) for count, step in zip(shape, spacing, strict=True)]
         voxels = float(np.prod(sides))
         level = 4 * 2 * 21 * voxels
-        return Cost(weights, "float32", work=voxels, activations=_LEVELS * level + _SLABS, libraries=PATCHES_BYTES)
+        return Cost(weights, "float32", work=voxels, activations=_LEVELS * level + _SLABS, libraries=TORCH_BYTES)
 
 
 def _padded(length: int, least: int) -> int:

@@ -24,7 +24,7 @@ import torch
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
 from ...readers.scratch import scratch_array
-from ..annotator import Cost
+from ..annotator import TORCH_BYTES, Cost
 from ..checkpoints.memory import memory_errors
 from ..checkpoints.untrusted import wrap_errors
 from ..checkpoints.weights import sha256_of
@@ -39,7 +39,7 @@ from .orientation import AxesTriple, Turn, closest_axes, stacked_upwards
 from .resampling import Resampler, Resampling, RowCache, new_shape
 from .sliding import Patches, even_starts, nnunet_importance, slide
 from .unet import UNet
-from .volume import PATCHES_BYTES, LabelMap, Volume
+from .volume import LabelMap, Volume
 
 STEP: Final = 0.5
 """Of a patch, between neighbours: nnU-Net's default."""
@@ -164,7 +164,7 @@ class NnUNet:
             dtype="float32",
             work=work,
             activations=_ALLOCATORS + logits + band + max(running, back),
-            libraries=PATCHES_BYTES,
+            libraries=TORCH_BYTES,
         )
 
     @cached_property

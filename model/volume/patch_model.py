@@ -19,9 +19,10 @@ from .pipeline import Percentiles, Pipeline, Resample, Step, Window, ZScore
 from .resampling import new_shape
 from .runtimes import check_onnx, check_trusted, load_onnx, load_torchscript
 from .sliding import Network, even_starts, fixed_starts
-from .volume import PATCHES_BYTES, LabelMap, Volume
+from .volume import LabelMap, Volume
 
 _FEATURES = 64  # float32 channels of a patch that a network holds at a time: a guess, since its file does not tell
+_LIBRARIES = 0.3 * 2**30  # bytes of torch and of MONAI, beyond those of every process: measured
 
 
 class PatchModel:
@@ -161,5 +162,5 @@ def pipeline_cost(pipeline: Pipeline, weights: float, target: AxesTriple, classe
         dtype="its own type",
         work=float(math.prod(places) * patch * max(weights, 1.0)),
         activations=rows + 4.0 * patch * (_FEATURES + 3 * classes),
-        libraries=PATCHES_BYTES,
+        libraries=_LIBRARIES,
     )

@@ -29,8 +29,6 @@ LabelMap = npt.NDArray[np.uint8]
 ReadSlice = Callable[[int], Voxels]
 """The values (rows, columns) of a slice by its number from 0; NaN where they are not valid. Raises `ReadError`."""
 
-PATCHES_BYTES: Final = 0.3 * 2**30
-"""Bytes of torch and of what it keeps where a volume is annotated in patches, for `Cost.libraries`: measured."""
 MIN_SLICES: Final = 3
 _STEP: Final = 0.02  # of a step: how far a slice may lie from its place among equal steps
 _SHEAR: Final = 1.0  # degrees between the direction of the stack and the slices' normal
