@@ -215,8 +215,8 @@ class Settings(BaseModel):
     batch: int = Field(1, ge=1, le=1024)
     """Number of regions annotated per batch."""
     memory: Text = ""
-    """Most memory that a run may take, such as 2GB: workers, batches, caches and reading ahead are made to fit.
-    Default: no limit.
+    """Most memory that a run may take, or with the engine ray each of its workers, such as 2GB: workers, batches,
+    caches and reading ahead are made to fit. Default: no limit.
     """
     reports: Texts = ()
     """Kinds of reports to write. Default: all but those on request, of which docs/reports.md tells. To name a dicom-…

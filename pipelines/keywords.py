@@ -133,8 +133,8 @@ class Keywords(TypedDict, total=False):
     batch: int | None
     """Number of regions annotated per batch."""
     memory: str | os.PathLike[str] | None
-    """Most memory that a run may take, such as 2GB: workers, batches, caches and reading ahead are made to fit.
-    Default: no limit.
+    """Most memory that a run may take, or with the engine ray each of its workers, such as 2GB: workers, batches,
+    caches and reading ahead are made to fit. Default: no limit.
     """
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all but those on request, of which docs/reports.md tells. To name a dicom-…

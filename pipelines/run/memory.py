@@ -130,10 +130,11 @@ def divide(
 ) -> Division:
     """The largest batch, and then the most of `workers` processes, that fit into `--memory`.
 
-    Raises `RequestError` where not even one region does.
+    Workers of Ray are on other machines, so that the limit is that of each. Raises `RequestError` where not even one
+    region fits.
     """
     limit = memory_limit(settings)
-    parent = LIBRARIES if settings.engine != "inline" else 0.0
+    parent = LIBRARIES if settings.engine == "local" else 0.0
     batch = settings.batch
 
     def needs(batch: int, limit: float | None = limit) -> float:
@@ -151,7 +152,7 @@ def divide(
                 remedy=f"Give --memory {least / 1e6 * 1.1:.0f}MB or more, or lower --hd-num",
             )
         batch //= 2
-    if limit:
+    if limit and settings.engine != "ray":
         workers = max(1, min(workers, int((limit - parent) // needed)))
     return Division(workers, batch, parent + workers * needed)
 

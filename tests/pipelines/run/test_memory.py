@@ -67,6 +67,12 @@ def test_batches_and_workers_are_made_to_fit(given: dict[str, str], workers: int
     assert found.memory <= parse_bytes(given.get("memory", "5GB"))
 
 
+@pytest.mark.usefixtures("hundred")
+def test_each_worker_of_ray_has_the_limit_of_its_own() -> None:
+    found = divide(Settings.resolve({"batch": 8, "memory": "300MB", "engine": "ray"}), [], None, workers=4)
+    assert (found.workers, found.batch) == (4, 2)
+
+
 @pytest.mark.parametrize("given", [{"memory": "199MB"}, {"memory": "299MB", "engine": "local"}], ids=str)
 @pytest.mark.usefixtures("hundred")
 def test_a_limit_too_small_for_one_region_is_refused(given: dict[str, str]) -> None:

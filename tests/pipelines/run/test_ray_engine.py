@@ -5,8 +5,10 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from limner.pipelines.run import ray_engine
 from limner.pipelines.run.execute import run
 from limner.pipelines.run.ray_engine import RayEngine, Resources, check_inputs, divide, installation, resources
 from limner.readers import plugins
+from limner.readers.contract import scan_with
 from limner.readers.errors import RequestError
+from limner.readers.raster.geotiff import RasterReader
 from limner.readers.regions import Grid, Region, cut_regions
 
 NOBODY = "DOE^JANE"
@@ -292,3 +296,21 @@ def test_inputs_are_checked_on_a_node(tmp_path: Path, monkeypatch: pytest.Monkey
     found = check_inputs(packed, str(tmp_path))
     wanted = {"none": None, "size": ("a.tif", "3 bytes, here 4"), "gone": ("a.tif", "No such file or directory")}
     assert found == wanted[change]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["well", "403"])
+def test_remote_inputs_are_opened_on_a_node(
+    tmp_path: Path, root: Path, make_scene: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """What a server answers to this machine, it may refuse to a node."""
+    monkeypatch.setattr(ray_engine, "_silence", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    [info] = scan_with(RasterReader(), str(make_scene(tmp_path / "scene.tif")), {})
+    words = [sys.executable, root / "tests/readers/raster/serve_file.py", info.uri, mode, "0"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        uri = f"http://127.0.0.1:{int(server.stdout.readline())}/bucket/scene.tif"
+        found = check_inputs(pickle.dumps(({}, [replace(info, uri=uri)])), str(tmp_path))
+        server.kill()
+    assert found == (None if mode == "well" else (uri, "HTTP response code: 403"))
