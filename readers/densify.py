@@ -34,13 +34,20 @@ def densify_all(geometries: Geometries, placement: Placement, tolerance_px: floa
     to_lonlat(placement, np.empty((0, 2)))  # raises where there is none
     shapes = np.array(geometries, dtype=object)
     points, owner = shapely.get_coordinates(shapes, return_index=True)
-    inside = owner[1:] == owner[:-1]  # also joins the rings of a polygon, which at worst is checked in vain
-    start, end = points[:-1][inside], points[1:][inside]
-    long = np.flatnonzero(np.hypot(*(end - start).T) > _straight_length(points, placement, tolerance_px))
-    curved = long[_deviation(start[long], end[long], placement) > tolerance_px]
-    for index in np.unique(owner[:-1][inside][curved]):
+    long = long_edges(points, owner, _straight_length(points, placement, tolerance_px))
+    curved = long[_deviation(points[long], points[long + 1], placement) > tolerance_px]
+    for index in np.unique(owner[curved]):
         shapes[index] = _densified(shapes[index], placement, tolerance_px)
     return shapes
+
+
+def long_edges(points: Points, owner: npt.NDArray[np.intp], length: float) -> npt.NDArray[np.intp]:
+    """The places of vertices (N, 2) that are farther than `length` from the next one of the same owner (N,).
+
+    The rings of a polygon count as joined, so that there may be some in vain.
+    """
+    x, y = np.diff(points, axis=0).T
+    return np.flatnonzero((x * x + y * y > length * length) & (owner[1:] == owner[:-1]))
 
 
 def densify(geometry: BaseGeometry, placement: Placement, tolerance_px: float = 0.05) -> BaseGeometry:
@@ -91,7 +98,7 @@ def _straight_length(points: Points, placement: Placement, tolerance_px: float) 
     """
     if len(points) < _TRIED or placement.warp is not None:
         return _SHORT
-    least, most = points.min(axis=0), points.max(axis=0)
+    least, most = np.array([(axis.min(), axis.max()) for axis in points.T]).T  # much faster than along an axis of two
     middle = least + np.indices((9, 9)).reshape(2, -1).T[:, None] / 8 * (most - least)
     along = np.array([(1, 0), (0, 1), (0.7, 0.7), (0.7, -0.7)]) * _PROBE / 2
     start, end = (middle - along).reshape(-1, 2), (middle + along).reshape(-1, 2)

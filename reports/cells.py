@@ -54,6 +54,25 @@ def number_cells(values: npt.NDArray[np.float64], decimals: int, least: int | No
     return (places * known).T
 
 
+def significant_cells(values: npt.NDArray[np.float64], digits: int, least: int) -> Cells | None:
+    """Numbers (N,) that were rounded to so many significant digits, with at least so many decimals; nothing for NaN.
+
+    None where one needs an exponent.
+    """
+    size = np.nan_to_num(np.abs(values), posinf=np.inf)
+    if not ((size == 0) | (size >= 1e-4) & (size < 10.0**digits)).all():
+        return None
+    decimals = digits - 1 - np.floor(np.log10(np.where(size > 0, size, 10.0 ** (digits - 1)))).astype(np.intp)
+    groups = [(np.flatnonzero(decimals == one), max(one, least)) for one in np.unique(decimals).tolist()]
+    parts = [(rows, number_cells(values[rows], most, least)) for rows, most in groups]
+    places = np.zeros((len(values), digits + 6), dtype=np.uint8)
+    for rows, part in parts:
+        if not isinstance(part, np.ndarray):
+            return None
+        places[rows, : part.shape[1]] = part
+    return places
+
+
 def text_cells(texts: Sequence[str]) -> Cells:
     """Texts without control characters."""
     if texts and texts.count(texts[0]) == len(texts):

@@ -12,10 +12,10 @@ from ..readers import geodesy
 from ..readers.annotations import TITLES
 from ..readers.files import atomic_path
 from ..readers.geometry import Points, crs_name
-from .cells import text_cells
+from .cells import joined, text_cells
 from .columns import findings_columns
 from .csv_safety import clean_text
-from .json_cells import FIRST, encode, features, member_cells, polygon_texts, row_numbers
+from .json_cells import encode, member_cells, polygon_texts, row_numbers
 from .measures import FindingsBatch, Shapes
 from .palette import Palette
 from .rfc7946 import DECIMALS, bounding_box, merged_boxes, part_boxes, to_wgs84
@@ -109,12 +109,13 @@ def _features(
     for place, text in zip(others, shapely.to_geojson(placed[others]), strict=True):
         texts[place] = (_point(batch.lonlat[place]) if text is None else str(text)).encode()
     own = ("number.", "note.")
-    return features(
+    image = encode(clean_text(batch.image.info.id))  # the first column
+    return joined(
         [
-            f'{{"type":"Feature","id":{encode(clean_text(batch.image.info.id))[:-1]}/'.encode(),
+            f',\n{{"type":"Feature","id":{image[:-1]}/'.encode(),
             row_numbers(batch.first, len(batch)),
-            b'","properties":{' + FIRST,
-            *(part for one in columns for part in member_cells(one, batch, null=not one.name.startswith(own))),
+            f'","properties":{{"{columns[0].name}":{image}'.encode(),
+            *(part for one in columns[1:] for part in member_cells(one, batch, null=not one.name.startswith(own))),
             text_cells([styles[label] for label in labels]),
             text_cells([notes[one] for one in lost]),
             b'},"geometry":',

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from .cells import Cells, coordinate_texts, joined, number_cells, text_cells
+from .cells import Cells, coordinate_texts, joined, number_cells, significant_cells, text_cells
 from .measures import FindingsBatch, Shapes
-from .table import Column, is_constant, plain_text
+from .table import DIGITS, Column, is_constant, plain_text
 
 encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 FIRST: Final = b"\2"
@@ -29,9 +29,13 @@ def member_cells(column: Column[FindingsBatch], batch: FindingsBatch, *, null: b
     """
     name, whole = f",{encode(column.name)}:", column.dtype == "int64"
     decimals = 0 if whole else column.decimals
-    if column.dtype in {"float64", "int64"} and not text and isinstance(decimals, int) and decimals <= _PLAIN:
+    plain = decimals is None or (isinstance(decimals, int) and decimals <= _PLAIN)
+    if column.dtype in {"float64", "int64"} and not text and plain:
         values = column.array(batch).astype(np.float64)
-        numbers = number_cells(values, decimals, None if whole else 1)
+        if isinstance(decimals, int):
+            numbers = number_cells(values, decimals, None if whole else 1)
+        else:
+            numbers = significant_cells(values, DIGITS, 1)
         if numbers is not None:
             known = ~np.isnan(values)
             return [_where(known | null, name), *([_where(~known, "null")] if null else []), numbers]

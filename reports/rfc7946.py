@@ -22,7 +22,7 @@ from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from ..readers import geodesy
-from ..readers.densify import densify_all
+from ..readers.densify import densify_all, long_edges
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo
@@ -44,8 +44,8 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
     """
     if not len(geometries):
         return geometries
-    points = shapely.get_coordinates(geometries)
-    ground = geodesy.metres_per_pixel(placement, points.mean(axis=0))
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    ground = geodesy.metres_per_pixel(placement, [axis.mean() for axis in points.T])
     if ground and max(ground) > _EARTH_M:
         raise ReadError(
             f"placement from {placement.source}",
@@ -53,14 +53,17 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
             value=f"{max(ground):g} m",
             remedy="Repair the file's georeference, or remove it to work in pixels",
         )
-    dense = _without_long_edges(geometries, _STEP_M / max(ground)) if ground else geometries
-    dense = shapely.orient_polygons(dense, exterior_cw=_mirrors(placement, points))
+    dense = geometries.copy()
+    if ground:
+        step = _STEP_M / max(ground)
+        long = np.unique(owner[long_edges(points, owner, step)])
+        dense[long] = shapely.segmentize(geometries[long], step)
     dense = densify_all(dense, placement)
 
-    points, owner = shapely.get_coordinates(dense, return_index=True)
-    degrees = lonlat(placement, points)
-    exact, digits = dense.copy(), np.round(np.nan_to_num(degrees), DECIMALS) + 0.0
-    placed = shapely.set_coordinates(dense, digits)
+    vertices, owner = shapely.get_coordinates(dense, return_index=True)
+    degrees = lonlat(placement, vertices)
+    digits = np.round(np.nan_to_num(degrees), DECIMALS) + 0.0
+    placed = shapely.set_coordinates(dense.copy(), digits)
     lost = np.unique(owner[np.isnan(degrees[:, 0])])
     same = digits[1:] == digits[:-1]
     repeated = owner[1:][same[:, 0] & same[:, 1]]
@@ -69,7 +72,8 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
     far = (east - west < 179.0) & (north < 89.0) & (south > -89.0) & shapely.is_valid(placed)
     far[lost] = far[repeated] = False
     others = np.flatnonzero(~far)
-    shapes = shapely.set_coordinates(exact[others], np.nan_to_num(degrees[~far[owner]]))
+    shapes = shapely.orient_polygons(dense[others], exterior_cw=_mirrors(placement, points))
+    shapes = shapely.set_coordinates(shapes, np.nan_to_num(lonlat(placement, shapely.get_coordinates(shapes))))
     for place in _crossing(shapes):
         shapes[int(place)] = _cut(shapes[int(place)], meridians=placement.unit == "deg")
     shapes[np.isin(others, lost)] = shapely.Polygon()
@@ -147,16 +151,6 @@ def bounding_box(boxes: Numbers) -> tuple[float, float, float, float] | None:
             widest = int(gaps.argmax())
             west, east = boxes[order[widest + 1], 0], reach[widest]
     return float(west), float(south), float(east), float(north)
-
-
-def _without_long_edges(geometries: Shapes, step: float) -> Shapes:
-    """Geometries with their edges cut to at most `step` px: those without longer ones are left as they are."""
-    points, owner = shapely.get_coordinates(geometries, return_index=True)
-    long = np.hypot(*np.diff(points, axis=0).T) > step
-    cut = np.unique(owner[1:][long & (owner[1:] == owner[:-1])])
-    dense = geometries.copy()
-    dense[cut] = shapely.segmentize(geometries[cut], step)
-    return dense
 
 
 def _mirrors(placement: Placement, points: Points) -> bool:

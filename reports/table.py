@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..readers.files import atomic_path
 from ..readers.image import Kind
-from .cells import Cells, joined, number_cells, text_cells
+from .cells import Cells, joined, number_cells, significant_cells, text_cells
 from .csv_safety import clean_text, csv_cell
 
 Dtype = Literal["int64", "Int64", "float64", "boolean", "string", "category"]
@@ -29,7 +29,8 @@ image's own CRS, or the run (the same in every row)."""
 Typed = npt.NDArray[Any]
 
 KINDS: tuple[Kind, ...] = ("map", "slide", "study")
-_DIGITS = 9
+DIGITS = 9
+"""Significant digits of numbers whose decimals are not stated."""
 _POWERS = 10.0 ** np.arange(23)  # all exact
 _QUOTE = '"'
 _TYPES = {
@@ -109,8 +110,9 @@ class Column(Generic[B_contra]):
     def csv_bytes(self, batch: B_contra) -> Cells:
         """The same as bytes."""
         values, decimals = self.array(batch), 0 if self.dtype == "int64" else self._decimals(batch)
-        if self.dtype in {"float64", "int64"} and decimals is not None:
-            cells = number_cells(values.astype(np.float64), decimals)
+        if self.dtype in {"float64", "int64"}:
+            numbers = values.astype(np.float64)
+            cells = significant_cells(numbers, DIGITS, 0) if decimals is None else number_cells(numbers, decimals)
             if cells is not None:
                 return cells
         if is_constant(values) and self.dtype in {"string", "category"}:
@@ -166,16 +168,16 @@ def _rounded(values: npt.NDArray[np.float64], decimals: int | None) -> npt.NDArr
     if decimals is not None:
         return np.round(values, decimals) + 0.0  # never -0
     size = np.abs(values)
-    power = _DIGITS - 1 - np.floor(np.log10(np.where(size > 0, size, 1.0)))  # decimals
+    power = DIGITS - 1 - np.floor(np.log10(np.where(size > 0, size, 1.0)))  # decimals
     scale = _POWERS[np.clip(np.nan_to_num(power), 0, len(_POWERS) - 1).astype(np.intp)]
     whole, scaled = np.rint(size * scale), size * scale
     near = (
         np.abs(np.abs(scaled - whole) - 0.5) < 1e-5
     )  # which way it is rounded may depend on the product's own rounding
-    exact = (power >= 0) & (power < len(_POWERS)) & (whole >= 10.0 ** (_DIGITS - 1)) & (whole <= 10.0**_DIGITS) & ~near
+    exact = (power >= 0) & (power < len(_POWERS)) & (whole >= 10.0 ** (DIGITS - 1)) & (whole <= 10.0**DIGITS) & ~near
     made = np.copysign(whole / scale, values)
     others = np.flatnonzero(~exact & (size > 0))
-    made[others] = [float(text) for text in _formatted(values[others], f"%.{_DIGITS}g")]
+    made[others] = [float(text) for text in _formatted(values[others], f"%.{DIGITS}g")]
     return np.where(np.isnan(values), np.nan, made) + 0.0
 
 
@@ -185,7 +187,7 @@ def _formatted(values: npt.NDArray[np.float64], number_format: str) -> list[str]
 
 
 def _number_cells(values: npt.NDArray[np.float64], decimals: int | None) -> list[str]:
-    cells = _formatted(values, f"%.{_DIGITS}g" if decimals is None else f"%.{decimals}f")
+    cells = _formatted(values, f"%.{DIGITS}g" if decimals is None else f"%.{decimals}f")
     for place in np.flatnonzero(np.isnan(values)).tolist():
         cells[place] = ""
     if decimals is None:

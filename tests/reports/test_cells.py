@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from limner.reports.cells import coordinate_texts, joined, number_cells, text_cells
+from limner.reports.cells import coordinate_texts, joined, number_cells, significant_cells, text_cells
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6) | st.integers(-3000, 3000) | st.just(math.nan), min_size=1, max_size=20)
 
@@ -31,6 +31,19 @@ def test_numbers_without_zeros_at_the_end_are_as_in_json(numbers: list[float], d
     assert rows(number_cells(values, decimals, 1), len(values)) == expected
     short = [one.removesuffix(".0") for one in expected]
     assert rows(number_cells(values, decimals, 0), len(values)) == short
+
+
+@given(NUMBERS, st.sampled_from([1.0, 1e-4, 300.0]))
+def test_numbers_of_nine_digits_are_as_python_formats_them(numbers: list[float], scale: float) -> None:
+    values = np.array([float(f"{one * scale:.9g}") for one in numbers]) + 0.0
+    known = np.abs(values[~np.isnan(values) & (values != 0)])
+    if ((known < 1e-4) | (known >= 1e9)).any():
+        assert significant_cells(values, 9, 0) is None
+        return
+    expected = ["" if math.isnan(one) else json.dumps(one) for one in values.tolist()]
+    assert rows(significant_cells(values, 9, 1), len(values)) == expected
+    expected = ["" if math.isnan(one) else f"{one:.9g}" for one in values.tolist()]
+    assert rows(significant_cells(values, 9, 0), len(values)) == expected
 
 
 @pytest.mark.parametrize("value", [1e300, 3e12, -3e12])
