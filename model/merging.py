@@ -28,9 +28,10 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from ..readers.image import ImageInfo
+from .coverage import union_parts
 from .detections import Boxes, box_areas, intersect_boxes
 from .finding import Finding
-from .findings_table import Chunk, FindingsTable, Floats, Objects
+from .findings_table import Chunk, FindingsTable, Floats
 from .merged_findings import MergedFindings, Rows, in_normal_form
 
 SAME = 0.5  # the least intersection over union, in the common window, of two boxes of one object
@@ -89,12 +90,12 @@ def _by(table: FindingsTable, column: Literal["plane", "label"]) -> Iterator[tup
 def _merge_areas(pieces: Sequence[Finding]) -> list[Finding]:
     """Merge the pieces of areas of one label; the union is per connected set, which is what makes it fast."""
     shapes = np.array([piece.geometry for piece in pieces], dtype=object)
-    wholes = shapely.get_parts(shapely.disjoint_subset_union_all(shapes))
-    of_piece, of_whole = shapely.STRtree(wholes).query(shapely.point_on_surface(shapes), predicate="within")
+    wholes = union_parts(shapes)
+    of_whole, of_piece = shapely.STRtree(shapely.point_on_surface(shapes)).query(wholes, predicate="contains")
     members: dict[int, list[Finding]] = defaultdict(list)
-    for piece, whole in zip(of_piece, of_whole, strict=True):
+    for piece, whole in sorted(zip(of_piece.tolist(), of_whole.tolist(), strict=True)):
         members[int(whole)].append(pieces[int(piece)])
-    return [_merge_area(members[i], whole) for i, whole in enumerate(without_straight_vertices(wholes))]
+    return [_merge_area(members[i], whole) for i, whole in enumerate(wholes)]
 
 
 def _merge_area(pieces: Sequence[Finding], whole: Polygon) -> Finding:
@@ -107,21 +108,6 @@ def _merge_area(pieces: Sequence[Finding], whole: Polygon) -> Finding:
     names = sorted({name for piece in pieces for name in piece.numbers})
     numbers = {name: math.fsum(piece.numbers.get(name, 0.0) for piece in pieces) for name in names}
     return replace(pieces[0], geometry=whole, score=score, numbers=numbers)
-
-
-def without_straight_vertices(polygons: Objects) -> Objects:
-    """Polygons (N,) without vertices on straight edges along an axis, which an overlay leaves."""
-    rings, polygon = shapely.get_rings(polygons, return_index=True)
-    xy, ring = shapely.get_coordinates(rings, return_index=True)
-    opened = np.flatnonzero(ring[1:] == ring[:-1])  # without the last vertex of each, which is the first
-    here, ring = xy[opened], ring[opened]
-    length = np.bincount(ring)[ring]
-    start = np.searchsorted(ring, ring)
-    place = np.arange(len(ring)) - start
-    before, after = (here[start + (place + step) % length] for step in (-1, 1))
-    kept = ~((before == here) & (here == after)).any(axis=1)
-    turning: Any = shapely.linearrings(here[kept], indices=ring[kept])
-    return np.asarray(shapely.polygons(turning, indices=polygon), dtype=object)
 
 
 def in_roi(findings: FindingsTable, roi: BaseGeometry | None) -> Flags:

@@ -1,7 +1,6 @@
 """The base error and its kinds. An error names its subject, the rule, what was found and the remedy."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class LimnerError(Exception):
@@ -72,6 +71,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("watr", ["land", "water"])
     "Did you mean 'water'? "
     """
+    from difflib import get_close_matches
+
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}? " if close else ""
 

@@ -21,9 +21,9 @@ from shapely.geometry.base import BaseGeometry
 
 from ...readers.regions import Grid, Region, Span
 from ..class_maps import trace
+from ..coverage import without_straight_vertices
 from ..findings_table import FindingsTable, Floats
 from ..merged_findings import MergedFindings
-from ..merging import without_straight_vertices
 from ..views import roi_mask
 from .outlines import POLYGON, Numbered, Outlines, follow_pixels
 

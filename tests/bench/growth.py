@@ -22,8 +22,8 @@ REPORT_S: Final = 124 / 1e6
 """Core-seconds of all reports for a finding."""
 STORE_BYTES: Final = 38e6 / 1e5
 """Bytes of the run folder for a finding."""
-ORDER_BYTES: Final = 60.0
-"""Bytes of memory for a finding whose order is kept while reports are written."""
+ORDER_BYTES: Final = 180.0
+"""Bytes of memory for a finding that is joined and put in order for reports: GeoParquet of ten million."""
 GLAND_FINDINGS: Final = 20_000.0
 """Findings for a slide: assumed."""
 
@@ -51,7 +51,7 @@ ROWS: Final[Mapping[str, Callable[[Task], str]]] = {
     "findings": lambda task: f"{task.findings:.1e}",
     "all reports, in one process": lambda task: f"{task.findings * REPORT_S / 3600:,.1f} h",
     "results in the run folder": lambda task: f"{task.findings * STORE_BYTES / 1e9:,.0f} GB",
-    "order of the findings, in memory": lambda task: f"{task.findings * ORDER_BYTES / 1e9:,.1f} GB",
+    "joining and order of the findings, in memory": lambda task: f"{task.findings * ORDER_BYTES / 1e9:,.1f} GB",
 }
 
 

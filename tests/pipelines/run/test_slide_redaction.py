@@ -87,8 +87,12 @@ class PluginReader:
 def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("otherslide", f"{__name__}:PluginReader", "limner.readers")
     monkeypatch.setattr(EntryPoint, "load", _load(EntryPoint.load))
-    real = [one for group in get_args(plugins.Group) for one in importlib.metadata.entry_points(group=group)]
-    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints([*real, point]))
+    real = importlib.metadata.entry_points
+
+    def listed() -> EntryPoints:
+        return EntryPoints([*(one for group in get_args(plugins.Group) for one in real(group=group)), point])
+
+    monkeypatch.setattr(plugins, "entry_points", listed)
 
 
 def _load(real: Callable[[EntryPoint], Any]) -> Callable[[EntryPoint], Any]:

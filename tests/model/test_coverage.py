@@ -1,0 +1,82 @@
+"""Unions of areas that share edges, beside GEOS's overlay."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio.features
+import shapely
+from limner.model import coverage
+from limner.model.coverage import union_parts, without_straight_vertices
+
+Shapes = npt.NDArray[np.object_]
+
+
+def by_overlay(polygons: Shapes) -> list[bytes]:
+    """The parts as GEOS finds them."""
+    return wkb(without_straight_vertices(shapely.get_parts(shapely.disjoint_subset_union_all(polygons))))
+
+
+def wkb(polygons: Any) -> list[bytes]:
+    """Polygons in a canonical order."""
+    return sorted(shapely.to_wkb(shapely.normalize(polygons)).tolist())
+
+
+def pieces(seed: int, scale: tuple[float, float]) -> Shapes:
+    """The areas of a class map that was traced in parts."""
+    random = np.random.default_rng(seed)
+    side = int(random.integers(20, 90))
+    mask = (random.random((side, side)) < random.uniform(0.3, 0.95)).astype(np.uint8)
+    cuts = [0, *np.unique(random.integers(1, side, 3)).tolist(), side]
+    found: list[Any] = []
+    for top, bottom in pairwise(cuts):
+        for left, right in pairwise(cuts):
+            part = np.ascontiguousarray(mask[top:bottom, left:right])
+            shapes = [shapely.geometry.shape(one) for one, value in rasterio.features.shapes(part) if value]
+            moved = [shapely.transform(one, lambda xy, at=(left, top): (xy + at) * scale) for one in shapes]
+            found += moved
+    return np.array(found, dtype=object)
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (1.9881, 1.9881), (3.3333, 2.5)])
+def test_pieces_of_areas_are_joined_without_an_overlay(
+    scale: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [pieces(seed, scale) for seed in range(12)]
+    expected = [by_overlay(case) for case in cases]
+    monkeypatch.setattr(coverage.shapely, "disjoint_subset_union_all", None)
+    assert [wkb(union_parts(case)) for case in cases] == expected
+    assert max(map(len, expected)) > 30
+    assert max(shapely.get_num_interior_rings(union_parts(case)).max() for case in cases) > 30
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [shapely.box(0, 0, 4, 4), shapely.box(2, 1, 6, 3)],
+        [shapely.box(0, 0, 4, 4), shapely.box(1, 1, 2, 2)],
+        [shapely.box(0, 0, 4, 4), shapely.box(0, 0, 4, 4)],
+        [shapely.box(0, 0, 4, 4), shapely.box(2, 0, 6, 4), shapely.box(6, 0, 8, 4)],
+        [shapely.Point(0, 0).buffer(2), shapely.box(0, 0, 4, 4)],
+        [shapely.box(0, 0, 4, 4), shapely.box(3.9999, 0, 8, 4)],
+    ],
+)
+def test_areas_that_overlap_or_have_oblique_edges_are_left_to_an_overlay(shapes: list[Any]) -> None:
+    given = np.array(shapes, dtype=object)
+    assert wkb(union_parts(given)) == by_overlay(given)
+
+
+def test_random_overlaps_are_noticed() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        corner, size = random.integers(0, 12, (6, 2)), random.integers(1, 6, (6, 2))
+        boxes: Any = shapely.box(*corner.T, *(corner + size).T)
+        assert wkb(union_parts(boxes)) == by_overlay(boxes)
+
+
+def test_areas_that_touch_at_a_corner_stay_apart() -> None:
+    boxes: Any = shapely.box([0, 1, 1], [0, 1, 0], [1, 2, 2], [1, 2, 1])
+    assert len(union_parts(boxes[:2])) == 2
+    assert wkb(union_parts(boxes)) == by_overlay(boxes)
