@@ -20,6 +20,7 @@ from .findings_table import Objects
 Index = npt.NDArray[np.int64]
 
 _ROUNDING: Final = 1e-9  # of an area
+_POLYGON: Final = 3  # shapely's type number
 
 
 def union_parts(polygons: Objects) -> Objects:
@@ -60,7 +61,7 @@ def _noded(polygons: Objects) -> Objects | None:
     edge = np.flatnonzero(ring[1:] == ring[:-1])  # its first vertex
     codes = np.stack([np.unique(axis, return_inverse=True)[1].astype(np.int64) for axis in xy.T], axis=1)
     upright, level = (codes[edge, axis] == codes[edge + 1, axis] for axis in (0, 1))
-    if not (upright ^ level).all():
+    if not (upright ^ level).all() or (shapely.get_type_id(polygons) != _POLYGON).any():
         return None
     first: list[Index] = []
     places: list[Index] = []

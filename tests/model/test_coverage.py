@@ -61,6 +61,7 @@ def test_pieces_of_areas_are_joined_without_an_overlay(
         [shapely.box(0, 0, 4, 4), shapely.box(2, 0, 6, 4), shapely.box(6, 0, 8, 4)],
         [shapely.Point(0, 0).buffer(2), shapely.box(0, 0, 4, 4)],
         [shapely.box(0, 0, 4, 4), shapely.box(3.9999, 0, 8, 4)],
+        [shapely.MultiPolygon([shapely.box(0, 0, 2, 2), shapely.box(4, 0, 6, 2)]), shapely.box(2, 0, 4, 2)],
     ],
 )
 def test_areas_that_overlap_or_have_oblique_edges_are_left_to_an_overlay(shapes: list[Any]) -> None:
