@@ -81,3 +81,31 @@ def test_batches_are_bounded_by_rows_and_by_vertices(monkeypatch: pytest.MonkeyP
     assert parts == [[5, 5], [5], [20], [0, 1, 1], [1]]
     assert list(merged_findings.spans(counts[:0])) == []
     assert [span.stop for span in merged_findings.spans(counts, rows=8, most=15)] == [3, 4, 8]
+
+
+def test_chunks_that_were_read_are_kept_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    tables = [FindingsTable.of(scattered(np.random.default_rng(seed), 40)).encoded for seed in range(4)]
+
+    class Counted:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __len__(self) -> int:
+            return len(tables[self.number])
+
+        def read(self) -> FindingsTable:
+            reads.append(self.number)
+            return tables[self.number]
+
+    starts = np.cumsum([0, *map(len, tables)])
+    vertices = np.concatenate([table.vertices for table in tables])
+    chunks = [Counted(number) for number in range(4)]
+    found = merged_findings.in_order(chunks, vertices, numbers=(), notes=(), planes=(), polygonal=True)
+    monkeypatch.setattr(merged_findings, "_CACHED", sum(table.memory for table in tables[:2]))
+    for number in (0, 1, 0, 1, 2, 3, 1):
+        found.take(starts[number : number + 1])
+    assert reads == [0, 1, 2, 3, 1]
+    found.forget()
+    found.take(starts[1:2])
+    assert reads[5:] == [1]

@@ -6,8 +6,9 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,11 @@ import pytest
 import shapely
 import shapely.affinity
 from affine import Affine
+from limner.model import merged_findings
 from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement, Polynomial
+from limner.reports import geopackage
 from limner.reports.columns import FindingsCsv, findings_columns
 from limner.reports.geopackage import GeoPackage
 from limner.reports.palette import Palette, rgb
@@ -132,6 +135,29 @@ def test_values_equal_findings_csv(placement: MakePlacement, image: MakeImage, r
         assert columns[name].tolist() == frame[name].tolist(), name
     world = shapely.get_coordinates(shapes)
     assert (world == world.round(7)).all(), "1e-8 of a pixel of 10 m"
+
+
+def test_large_outlines_are_written_in_more_parts(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = [Finding("land", shapely.box(n, 0, n + 1, 9), "box", n / 10) for n in range(9)]
+    run = record(image("a", placement(32618, *NORTH_UP), findings))
+    (path,) = GeoPackage().write(run, out)
+    whole, rows = read(path, "a"), list[int]()
+    written = geopackage.write_layer
+
+    def count(path: Path, batches: Sequence[Any], name: str, **options: Any) -> None:
+        rows.append(sum(map(len, batches)))
+        written(path, batches, name, **options)
+
+    monkeypatch.setattr(geopackage, "write_layer", count)
+    monkeypatch.setattr(merged_findings, "BATCH", 2)
+    monkeypatch.setattr(geopackage, "_VERTICES_AT_ONCE", 20)
+    (path,) = GeoPackage().write(run, out)
+    assert rows == [4, 4, 1]
+    parts = read(path, "a")
+    pd.testing.assert_frame_equal(pd.DataFrame(parts[0]), pd.DataFrame(whole[0]))
+    assert np.array_equal(parts[1], whole[1])
 
 
 def test_layer_names_differ_regardless_of_case(

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from limner.model import merged_findings
 from limner.model.finding import Finding
 from limner.readers.geometry import Placement
 from limner.reports import geoparquet
@@ -113,6 +114,17 @@ def test_row_groups_are_compact(
         group = file.metadata.row_group(number)
         low, high = (group.column(names.index(f"bbox.{side}")).statistics for side in ("xmin", "xmax"))
         assert high.max - low.min == 80.0
+
+
+def test_large_outlines_are_written_in_more_parts(two_maps: Record, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole, _) = GeoParquet().write(two_maps, out)
+    before = gpd.read_parquet(whole).sort_values("finding").reset_index(drop=True)
+    assert pq.ParquetFile(whole).num_row_groups == 1
+    monkeypatch.setattr(merged_findings, "BATCH", 2)
+    monkeypatch.setattr(geoparquet, "VERTICES_AT_ONCE", 20)
+    (path, _) = GeoParquet().write(two_maps, out)
+    assert pq.ParquetFile(path).num_row_groups > 2
+    assert gpd.read_parquet(path).sort_values("finding").reset_index(drop=True).equals(before)
 
 
 def test_neighbours_on_the_curve_touch() -> None:
