@@ -19,6 +19,12 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp] | npt.NDArray[np.int32]
 
+BATCH: Final = 10_000
+"""Findings that are in memory at a time, where all are gone through."""
+
+BATCH_VERTICES: Final = 250_000
+"""Vertices of the findings that are in memory at a time, where all are gone through, if one alone has no more."""
+
 POLYGONAL: Final = frozenset({3, 6})
 """Shapely's type numbers of Polygon and MultiPolygon."""
 
@@ -181,6 +187,19 @@ class Chunk(Protocol):
     def read(self) -> FindingsTable:
         """The findings."""
         ...
+
+
+def spans(vertices: npt.NDArray[np.integer[Any]], rows: int | None = None, most: int | None = None) -> Iterator[slice]:
+    """Parts of a sequence of shapes with so many vertices each (N,), which have at most so many rows and vertices.
+
+    A shape with more vertices is a part alone. Without numbers, parts are of `BATCH` and `BATCH_VERTICES`.
+    """
+    rows, most = rows or BATCH, most or BATCH_VERTICES
+    ends, start = np.cumsum(vertices, dtype=np.int64), 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, start := min(stop, start + rows, len(ends)))
 
 
 def objects(values: Iterable[object]) -> Objects:
