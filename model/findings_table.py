@@ -195,11 +195,10 @@ def spans(vertices: npt.NDArray[np.integer[Any]], rows: int | None = None, most:
     A shape with more vertices is a part alone. Without numbers, parts are of `BATCH` and `BATCH_VERTICES`.
     """
     rows, most = rows or BATCH, most or BATCH_VERTICES
-    ends, start = np.cumsum(vertices, dtype=np.int64), 0
-    while start < len(ends):
-        before = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-        yield slice(start, start := min(stop, start + rows, len(ends)))
+    start = 0
+    while start < len(vertices):
+        sums = np.cumsum(vertices[start : start + rows], dtype=np.int64)
+        yield slice(start, start := start + max(1, int(np.searchsorted(sums, most, side="right"))))
 
 
 def objects(values: Iterable[object]) -> Objects:

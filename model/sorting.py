@@ -178,8 +178,8 @@ def connected(
         if stop < len(order):  # those that reach the next strip
             waiting = here[(group[here] == group[order[stop]]) & (bounds[here, 3] >= bounds[order[stop], 1])]
     if known is not None:
-        together = np.argsort(known, kind="stable")
-        pairs.append(np.stack([together[:-1], together[1:]])[:, np.diff(known[together]) == 0])
+        by_set = np.argsort(known, kind="stable")
+        pairs.append(np.stack([by_set[:-1], by_set[1:]])[:, np.diff(known[by_set]) == 0])
     a, b = np.concatenate(pairs, axis=1)
     graph = coo_array((np.ones(len(a), dtype=np.bool_), (a, b)), shape=(len(order), len(order)))
     return connected_components(graph, directed=False)[1]
