@@ -47,9 +47,9 @@ def test_pieces_of_areas_are_joined_without_an_overlay(
     cases = [pieces(seed, scale) for seed in range(12)]
     expected = [by_overlay(case) for case in cases]
     monkeypatch.setattr(coverage.shapely, "disjoint_subset_union_all", None)
-    assert [wkb(union_parts(case)) for case in cases] == expected
+    assert [wkb(union_parts(case)[0]) for case in cases] == expected
     assert max(map(len, expected)) > 30
-    assert max(shapely.get_num_interior_rings(union_parts(case)).max() for case in cases) > 30
+    assert max(shapely.get_num_interior_rings(union_parts(case)[0]).max() for case in cases) > 30
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_pieces_of_areas_are_joined_without_an_overlay(
 )
 def test_areas_that_overlap_or_have_oblique_edges_are_left_to_an_overlay(shapes: list[Any]) -> None:
     given = np.array(shapes, dtype=object)
-    assert wkb(union_parts(given)) == by_overlay(given)
+    assert wkb(union_parts(given)[0]) == by_overlay(given)
 
 
 def test_random_overlaps_are_noticed() -> None:
@@ -74,10 +74,10 @@ def test_random_overlaps_are_noticed() -> None:
     for _ in range(200):
         corner, size = random.integers(0, 12, (6, 2)), random.integers(1, 6, (6, 2))
         boxes: Any = shapely.box(*corner.T, *(corner + size).T)
-        assert wkb(union_parts(boxes)) == by_overlay(boxes)
+        assert wkb(union_parts(boxes)[0]) == by_overlay(boxes)
 
 
 def test_areas_that_touch_at_a_corner_stay_apart() -> None:
     boxes: Any = shapely.box([0, 1, 1], [0, 1, 0], [1, 2, 2], [1, 2, 1])
-    assert len(union_parts(boxes[:2])) == 2
-    assert wkb(union_parts(boxes)) == by_overlay(boxes)
+    assert len(union_parts(boxes[:2])[0]) == 2
+    assert wkb(union_parts(boxes)[0]) == by_overlay(boxes)
