@@ -9,7 +9,7 @@ import pytest
 import rasterio.features
 import shapely
 from limner.model import coverage
-from limner.model.coverage import union_parts, without_straight_vertices
+from limner.model.coverage import difference_parts, union_parts, without_straight_vertices
 
 Shapes = npt.NDArray[np.object_]
 
@@ -48,6 +48,9 @@ def test_pieces_of_areas_are_joined_without_an_overlay(
     expected = [by_overlay(case) for case in cases]
     monkeypatch.setattr(coverage.shapely, "disjoint_subset_union_all", None)
     assert [wkb(union_parts(case)[0]) for case in cases] == expected
+    for case in cases:
+        wholes, member = union_parts(case)
+        assert shapely.contains(wholes[member], shapely.point_on_surface(case)).all()
     assert max(map(len, expected)) > 30
     assert max(shapely.get_num_interior_rings(union_parts(case)[0]).max() for case in cases) > 30
 
@@ -81,3 +84,32 @@ def test_areas_that_touch_at_a_corner_stay_apart() -> None:
     boxes: Any = shapely.box([0, 1, 1], [0, 1, 0], [1, 2, 2], [1, 2, 1])
     assert len(union_parts(boxes[:2])[0]) == 2
     assert wkb(union_parts(boxes)[0]) == by_overlay(boxes)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.9881, 3.3333])
+def test_parts_are_cut_out_of_an_area_without_an_overlay(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases: list[tuple[Any, Shapes]] = []
+    for seed in range(16):
+        random = np.random.default_rng(seed)
+        wholes, member = union_parts(pieces(seed, (1.0, 1.0)))
+        area = wholes[np.bincount(member).argmax()]
+        side = int(max(area.bounds)) + 1
+        inside = rasterio.features.rasterize([area], out_shape=(side, side)).astype(np.bool_)
+        gone = inside & (random.random(inside.shape) < random.uniform(0.05, 0.9))
+        found = [shapely.geometry.shape(one) for one, value in rasterio.features.shapes(gone.astype(np.uint8)) if value]
+        both = shapely.transform(np.array([area, *found], dtype=object), lambda xy: xy * scale)
+        cases.append((both[0], both[1:]))
+    left = [shapely.get_parts(shapely.difference(area, shapely.union_all(cut))) for area, cut in cases]
+    expected = [wkb(without_straight_vertices(one[shapely.area(one) > 0])) for one in left]
+    assert max(map(len, expected)) > 30
+    monkeypatch.setattr(coverage.shapely, "difference", None)
+    assert [wkb(difference_parts(area, cut)) for area, cut in cases] == expected
+
+
+def test_nothing_and_islands_may_be_left_of_an_area() -> None:
+    whole, hole, island = shapely.box(0, 0, 9, 9), shapely.box(2, 2, 7, 7), shapely.box(4, 4, 5, 5)
+    assert len(difference_parts(whole, np.array([whole]))) == 0
+    ring = hole.difference(island)
+    assert wkb(difference_parts(whole, np.array([ring]))) == wkb([whole.difference(hole), island])
+    cut = np.array([shapely.box(3, 0, 4, 4), shapely.box(4, 4, 9, 5)])  # what is left hangs together by a corner
+    assert wkb(difference_parts(whole, cut)) == wkb(shapely.get_parts(whole.difference(shapely.union_all(cut))))
