@@ -63,7 +63,7 @@ def results(number: int, findings: int, vertices: int) -> list[Result]:
     ring[-1] = ring[0]
     found = [Finding("x", shapely.Polygon(ring + at), "area", 0.5) for at in range(findings)]
     cover = Coverage(1.0, 1.0, 1.0)
-    return [Result(f"a:{at}", "a", "done", findings=found, coverage=cover) for at in range(number)]
+    return [Result(f"a:{at}", "a", "done", tuple(found), cover) for at in range(number)]
 
 
 def store(folder: Path, writer: type[PartWriter], every: Sequence[Result], batch: int) -> tuple[float, float]:

@@ -94,7 +94,7 @@ def test_parts_are_cut_out_of_an_area_without_an_overlay(scale: float, monkeypat
         wholes, member = union_parts(pieces(seed, (1.0, 1.0)))
         area = wholes[np.bincount(member).argmax()]
         side = int(max(area.bounds)) + 1
-        inside = rasterio.features.rasterize([area], out_shape=(side, side)).astype(np.bool_)
+        inside = np.asarray(rasterio.features.rasterize([area], out_shape=(side, side)), dtype=np.bool_)
         gone = inside & (random.random(inside.shape) < random.uniform(0.05, 0.9))
         found = [shapely.geometry.shape(one) for one, value in rasterio.features.shapes(gone.astype(np.uint8)) if value]
         both = shapely.transform(np.array([area, *found], dtype=object), lambda xy: xy * scale)
