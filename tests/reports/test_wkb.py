@@ -14,6 +14,7 @@ from limner.reports.measures import FindingsBatch, Shapes
 from limner.reports.rfc7946 import to_crs
 from limner.reports.wkb import batch_boxes, batch_to_wkb
 from limner.reports.writer import ImageRecord, Record
+from shapely.geometry.base import BaseGeometry
 
 MakeImage = Callable[..., ImageRecord]
 MakeRecord = Callable[..., Record]
@@ -27,7 +28,7 @@ PLACEMENTS = {
     "turned": (9, 1.1, 5e5, 1.3, -8, 4e6),
 }
 RING = [(0, 0), (9, 2), (5, 3), (4, 9), (0, 0)]
-SHAPES = [
+SHAPES: list[BaseGeometry] = [
     shapely.normalize(shapely.Polygon(RING)),
     shapely.Polygon(RING),
     shapely.Polygon(RING[::-1]),
@@ -48,7 +49,7 @@ SHAPES = [
 def made(image: MakeImage, record: MakeRecord, placement: MakePlacement) -> Callable[..., FindingsBatch]:
     """A batch of outlines on a map of UTM, placed by an affine matrix."""
 
-    def make(matrix: tuple[float, ...], shapes: list[shapely.Geometry]) -> FindingsBatch:
+    def make(matrix: tuple[float, ...], shapes: list[BaseGeometry]) -> FindingsBatch:
         findings = [Finding("a", shape, "area") for shape in shapes]
         one = image("map", placement(32618, *matrix), findings)
         return FindingsBatch(record(one), one, findings)
