@@ -20,8 +20,9 @@ import numpy.typing as npt
 from ...model.finding import PackedRaster
 from ...readers.files import parse_json, read_file, write_atomic
 from ...readers.image import Image, ImageInfo, Pixels
-from ...readers.overview import ReducedImage, overview_bytes, read_overview
+from ...readers.overview import OVERVIEW_SIDE, ReducedImage, overview_bytes, read_overview
 from ...readers.registry import open_image
+from ...reports.writer import image_file
 from .parts import pack_raster, unpack_raster
 from .run_files import OVERVIEWS
 
@@ -37,24 +38,23 @@ _DIGEST: Final = 32  # bytes of the sha256 at the beginning of a file
 class KeptOverviews:
     """Keeps what it reads in the folder `scratch` and then, if that was costly, in the folder `run`.
 
-    Without `run` nothing lasts, and without `scratch` nothing is kept. With `every` others are kept in `scratch` too.
+    Without `run` nothing lasts, and without `scratch` nothing is kept. With `every` others that reports draw on
+    are kept in `scratch` too.
     """
 
     def __init__(self, run: Path | None = None, scratch: Path | None = None, *, every: bool = False) -> None:
         self._folder = None if run is None else run / OVERVIEWS
         self._scratch = scratch
         self._every = every
-        self._costly: set[str] = set()
+        self._bytes = 0  # in `scratch`
+        self._costly: dict[str, bool] = {}  # whether it is personal, by name
 
     def load(self, info: ImageInfo, channels: Sequence[str], limit: int) -> ReducedImage | None:
         """What `read_overview` gives of the named channels with that limit; None where it was not kept."""
         for folder in (self._scratch, self._folder):
             if folder is not None and info.kind != "study":
                 with suppress(OSError, ValueError, KeyError, TypeError):
-                    content = read_file(
-                        folder / _name(info, channels, limit), max_bytes=2 * MAX_OVERVIEW_BYTES, regular=True
-                    )
-                    return _decode(content, _source(info))
+                    return _decode(_read(folder / _name(info, channels, limit)), _source(info))
         return None
 
     def read(self, image: Image, limit: int, on_progress: Callable[[float], None] = lambda _: None) -> ReducedImage:
@@ -71,19 +71,28 @@ class KeptOverviews:
         size = found.pixels.nbytes
         decoded = overview_bytes(image, limit) or math.prod(image.info.size) * size / found.valid.size
         costly = self._folder is not None and bool(image.info.fingerprint) and decoded > COSTLY * size
-        if (costly or self._every) and size <= MAX_OVERVIEW_BYTES and found.pixels.dtype.kind in "uif":
+        wanted = costly or (self._every and limit == OVERVIEW_SIDE)
+        if not wanted or size > MAX_OVERVIEW_BYTES or found.pixels.dtype.kind not in "uif":
+            return
+        content = _encode(found, _source(image.info))
+        if self._bytes + len(content) <= MAX_BYTES:
             with suppress(OSError):  # it is read again then
-                _write(scratch / name, _encode(found, _source(image.info)))
-                self._costly |= {name} if costly else set()
+                (scratch / name).write_bytes(content)
+                self._bytes += len(content)
+                self._costly |= {name: image.info.personal} if costly else {}
 
     def save(self) -> None:
         """Move what was costly to the run folder."""
         if self._folder is not None and self._scratch is not None and self._costly:
             with suppress(OSError):  # they are read again then
                 self._folder.mkdir(exist_ok=True)
-                for name in sorted(self._costly):
-                    _write(self._folder / name, (self._scratch / name).read_bytes())
-                    (self._scratch / name).unlink()
+                held = sum(path.stat().st_size for path in self._folder.iterdir())
+                for name, personal in self._costly.items():
+                    content = (self._scratch / name).read_bytes()
+                    if held + len(content) <= MAX_BYTES:
+                        write_atomic(self._folder / name, content, private=personal)
+                        (self._scratch / name).unlink()
+                        held += len(content)
             self._costly.clear()
 
 
@@ -92,18 +101,15 @@ def damaged_overviews(folder: Path) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for path in sorted((folder / OVERVIEWS).glob("*.zst")) if (folder / OVERVIEWS).is_dir() else ():
         try:
-            _body(read_file(path, max_bytes=2 * MAX_OVERVIEW_BYTES, regular=True))
+            _body(_read(path))
             found[path.name] = False
         except (OSError, ValueError):
             found[path.name] = True
     return found
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file, unless its folder would hold too much. Raises `OSError`."""
-    others = sum(file.stat().st_size for file in path.parent.iterdir() if file != path)
-    if others + len(content) <= MAX_BYTES:
-        write_atomic(path, content)
+def _read(path: Path) -> bytes:
+    return read_file(path, max_bytes=2 * MAX_OVERVIEW_BYTES, regular=True)
 
 
 def _sha256(values: Sequence[object]) -> str:
@@ -112,7 +118,7 @@ def _sha256(values: Sequence[object]) -> str:
 
 def _name(info: ImageInfo, channels: Sequence[str], limit: int) -> str:
     """The file of an overview: another version of the same replaces it."""
-    return f"{_sha256([info.id, list(channels), info.options, limit])[:32]}.zst"
+    return image_file(Path(), "", info.id, f"-{_sha256([list(channels), info.options, limit])[:16]}.zst").name
 
 
 def _source(info: ImageInfo) -> str:

@@ -245,9 +245,11 @@ class _ClearNames:
         for path in (path for path in files if report_of(path.name)):
             text = f"{path.name} identifies the patient, as was asked for with --reports {report_of(path.name)}"
             yield Verified("note", "names", f"{text}: do not pass it on with the other reports")
-        files = [path for path in files if not report_of(path.name) and path.parent.name != OVERVIEWS]
+        files = [path for path in files if not report_of(path.name)]
         variants = _search_terms([*self.paths, *self.hidden.values()])
-        clear = [path for path in files if _mentions(path, variants) or any(image in path.name for image in self.ids)]
+        pixels = folder / OVERVIEWS  # whose bytes are not searched
+        clear = [path for path in files if any(image in path.name for image in self.ids)]
+        clear += [path for path in files if path not in clear and path.parent != pixels and _mentions(path, variants)]
         clear += [folder / PARTS] if _found(_stored_texts(folder), variants) else []
         for path in clear:
             yield Verified("fault", "names", f"{path.name} holds the name of a slide or study: do not pass it on")
