@@ -30,8 +30,10 @@ MAX_BYTES: Final = 2**30
 """Most bytes that are kept for one run; overviews of further images are read again."""
 MAX_OVERVIEW_BYTES: Final = 2**27
 """Most bytes of the pixels of one, before they are compressed."""
-COSTLY: Final = 4
+LEAST_TIMES: Final = 4
 """Times its own bytes that must be decoded for an overview that lasts: with a pyramid in the file it seldom does."""
+LEAST_BYTES: Final = 2**24
+"""Bytes that must be decoded for it, which take a tenth of a second."""
 _DIGEST: Final = 32  # bytes of the sha256 at the beginning of a file
 
 
@@ -70,7 +72,8 @@ class KeptOverviews:
     def _keep(self, scratch: Path, image: Image, name: str, limit: int, found: ReducedImage) -> None:
         size = found.pixels.nbytes
         decoded = overview_bytes(image, limit) or math.prod(image.info.size) * size / found.valid.size
-        costly = self._folder is not None and bool(image.info.fingerprint) and decoded > COSTLY * size
+        costly = self._folder is not None and bool(image.info.fingerprint)
+        costly &= decoded > max(LEAST_TIMES * size, LEAST_BYTES)
         wanted = costly or (self._every and limit == OVERVIEW_SIDE)
         if not wanted or size > MAX_OVERVIEW_BYTES or found.pixels.dtype.kind not in "uif":
             return

@@ -23,7 +23,8 @@ REPORTS = "files-csv,overview-png,html"
 @pytest.fixture
 def costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every overview is worth keeping, however small the image is."""
-    monkeypatch.setattr(kept_overviews, "COSTLY", 0)
+    monkeypatch.setattr(kept_overviews, "LEAST_TIMES", 0)
+    monkeypatch.setattr(kept_overviews, "LEAST_BYTES", 0)
 
 
 @pytest.fixture
