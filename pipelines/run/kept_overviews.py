@@ -74,8 +74,8 @@ class KeptOverviews:
         decoded = overview_bytes(image, limit) or math.prod(image.info.size) * size / found.valid.size
         costly = self._folder is not None and bool(image.info.fingerprint)
         costly &= decoded > max(LEAST_TIMES * size, LEAST_BYTES)
-        wanted = costly or (self._every and limit == OVERVIEW_SIDE)
-        if not wanted or size > MAX_OVERVIEW_BYTES or found.pixels.dtype.kind not in "uif":
+        shared = costly or (self._every and limit == OVERVIEW_SIDE)
+        if not shared or size > MAX_OVERVIEW_BYTES or found.pixels.dtype.kind not in "uif":
             return
         content = _encode(found, _source(image.info))
         if self._bytes + len(content) <= MAX_BYTES:
