@@ -46,7 +46,7 @@ def find_strips(
     margin = steps + math.ceil(width) + 2
     corners_xy = grid.from_level0(bounds.reshape(-1, 2)).reshape(-1, 2, 2)
     low, high = corners_xy.min(axis=1), corners_xy.max(axis=1)
-    edges, drawn = UprightEdges.of(objects(()), np.empty(0, np.intp), grid), np.zeros(len(bounds), dtype=np.bool_)
+    edges, loaded = UprightEdges.of(objects(()), np.empty(0, np.intp), grid), np.zeros(len(bounds), dtype=np.bool_)
     for x0, y0, x1, y1 in _blocks(grid, tissue, margin):
         left, top = max(0, x0 - margin), max(0, y0 - margin)
         right, bottom = min(grid.shape[0], x1 + margin), min(grid.shape[1], y1 + margin)
@@ -55,9 +55,9 @@ def find_strips(
         near = ((low < (right, bottom)) & (high > (left, top))).all(axis=1)
         if inside.all():
             continue
-        if not np.array_equal(near, drawn):  # blocks that are neighbours often have the same areas
-            edges = edges.and_more(_upright(found, np.flatnonzero(near & ~drawn), grid), near)
-            drawn = near
+        if not np.array_equal(near, loaded):  # blocks that are neighbours often have the same areas
+            edges = edges.and_more(_upright(found, np.flatnonzero(near & ~loaded), grid), near)
+            loaded = near
         if not len(edges.row):
             continue
         numbered, rows = edges.draw((left, top, right, bottom))
