@@ -128,8 +128,10 @@ def test_there_is_headroom_up_to_the_limit() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_the_command_says_how_much_is_needed(
-    command: str, tmp_path: Path, scene: Path, card: Path, limner: Limner
+    command: str, tmp_path: Path, scene: Path, card: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(execute, "peak_bytes", lambda: 0.0)  # of all tests before
+    monkeypatch.setattr(memory, "report_bytes", lambda *_, **__: 0.0)
     words = [command, scene, "--model", card, "--memory", "20MB", *(["--out", tmp_path / "out"] * (command == "run"))]
     output = limner(*words)
     assert output.code == 2
@@ -139,7 +141,10 @@ def test_the_command_says_how_much_is_needed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inline", "local"])
-def test_a_limit_changes_no_result(engine: str, tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_a_limit_changes_no_result(
+    engine: str, tmp_path: Path, scene: Path, card: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "peak_bytes", lambda: 0.0)  # of all tests before
     for name, words in {"free": [], "limited": ["--memory", "600MB", "--batch", 4]}.items():
         out = ["--out", tmp_path / name, "--engine", engine, "--workers", 2]
         assert limner("run", scene, "--model", card, "--hd-num", 4, *out, *words).code == 0
