@@ -19,6 +19,12 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp] | npt.NDArray[np.int32]
 
+BATCH: Final = 10_000
+"""Findings that are in memory at a time, where all are gone through."""
+
+BATCH_VERTICES: Final = 250_000
+"""Vertices of the findings that are in memory at a time, where all are gone through, if one alone has no more."""
+
 POLYGONAL: Final = frozenset({3, 6})
 """Shapely's type numbers of Polygon and MultiPolygon."""
 
@@ -181,6 +187,18 @@ class Chunk(Protocol):
     def read(self) -> FindingsTable:
         """The findings."""
         ...
+
+
+def spans(vertices: npt.NDArray[np.integer[Any]], rows: int | None = None, most: int | None = None) -> Iterator[slice]:
+    """Parts of a sequence of shapes with so many vertices each (N,), which have at most so many rows and vertices.
+
+    A shape with more vertices is a part alone. Without numbers, parts are of `BATCH` and `BATCH_VERTICES`.
+    """
+    rows, most = rows or BATCH, most or BATCH_VERTICES
+    start = 0
+    while start < len(vertices):
+        sums = np.cumsum(vertices[start : start + rows], dtype=np.int64)
+        yield slice(start, start := start + max(1, int(np.searchsorted(sums, most, side="right"))))
 
 
 def objects(values: Iterable[object]) -> Objects:

@@ -17,7 +17,7 @@ are whole in one tile, and near its borders other tiles have them again, whole o
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -32,7 +32,8 @@ from .coverage import union_parts
 from .detections import Boxes, box_areas, intersect_boxes
 from .finding import Finding
 from .findings_table import Chunk, FindingsTable, Floats
-from .merged_findings import MergedFindings, Rows, in_normal_form
+from .merged_findings import Arranger, MergedFindings, in_normal_form
+from .sorting import DOWNWARD, SortedRecords, neighbours
 
 SAME = 0.5  # the least intersection over union, in the common window, of two boxes of one object
 CUT_MARGIN = 0.01  # of a window's side: a box that ends nearer to the window's border counts as cut there
@@ -49,7 +50,10 @@ def merge_across_regions(
 
 
 def merge_chunks(
-    chunks: Sequence[Chunk], info: ImageInfo | None = None, roi: BaseGeometry | None = None
+    chunks: Sequence[Chunk],
+    info: ImageInfo | None = None,
+    roi: BaseGeometry | None = None,
+    keep: Callable[[FindingsTable], Chunk] = lambda table: table.encoded,
 ) -> MergedFindings:
     """Merge one image's areas and boxes across region borders; sort all findings by label, plane and place.
 
@@ -60,24 +64,31 @@ def merge_chunks(
     for the picture's borders, and kept where their centre lies in the `roi` (level-0 pixels). Other findings are
     unchanged. The result depends neither on the order of the input nor, for areas, on how the picture was cut.
 
-    Every chunk is read once here. In memory remain the bounds and the label of each finding, and what was merged.
+    Every chunk is read once here. In memory remain a few bytes of each finding, pieces that may still touch the next
+    ones, which come from the top of the image to its bottom, and what `keep` keeps of merged findings.
     """
-    rows = Rows.of(chunks)
-    pieces, boxes = rows.pieces, rows.boxes
-    others: list[FindingsTable] = []
-    for part in rows.neighbours(pieces):
-        groups: dict[Hashable, list[Finding]] = defaultdict(list)
-        merged: list[Finding] = []
-        for finding in rows.take(part):
-            groups[finding.plane, finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
-        for group in groups.values():
-            merged += _merge_areas(group)
-        others.append(in_normal_form(FindingsTable.of(merged)).encoded)
-    for part in rows.neighbours(boxes):
-        for _, group in _by(rows.take(part), "plane"):
-            found = merge_detections(group, info)
-            others.append(found.take(np.flatnonzero(in_roi(found, roi))).encoded)
-    return rows.merged(~(pieces | boxes), FindingsTable.concatenated(others))
+    with Arranger() as result, SortedRecords(DOWNWARD) as pieces, SortedRecords(DOWNWARD) as boxes:
+        for chunk in chunks:
+            table, records = result.read(chunk)
+            piece = table.is_area & table.cut
+            box = (table.kind == "box") & ~np.isnan(table.window[:, 0])
+            for there, those in ((pieces, piece), (boxes, box), (result, ~(piece | box))):
+                there.add(records[those])
+
+        def add(merged: FindingsTable) -> None:
+            result.add(result.read(keep(merged), merged)[1])
+
+        for part in neighbours(pieces):
+            groups: dict[Hashable, list[Finding]] = defaultdict(list)
+            for finding in result.take(part):
+                groups[finding.plane, finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
+            merged = [one for group in groups.values() for one in _merge_areas(group)]
+            add(in_normal_form(FindingsTable.of(merged)))
+        for part in neighbours(boxes):
+            for _, group in _by(result.take(part), "plane"):
+                found = merge_detections(group, info)
+                add(found.take(np.flatnonzero(in_roi(found, roi))))
+        return result.arranged()
 
 
 def _by(table: FindingsTable, column: Literal["plane", "label"]) -> Iterator[tuple[Any, FindingsTable]]:

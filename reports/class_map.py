@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ..model.findings_table import FindingsTable
-from ..model.merged_findings import columnar, in_batches, spans
+from ..model.findings_table import FindingsTable, spans
+from ..model.merged_findings import columnar, in_batches
 from ..readers.errors import ReadError
 from ..readers.files import atomic_path
 from ..readers.geometry import Points

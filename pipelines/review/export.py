@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from ...model.finding import Finding
-from ...model.findings_table import Chunk, FindingsTable, Index, objects
-from ...model.merged_findings import MergedFindings, columnar, in_order, spans
+from ...model.findings_table import Chunk, FindingsTable, Index, objects, spans
+from ...model.merged_findings import MergedFindings, columnar, in_order
 from ...readers.errors import RequestError
 from ...reports.columns import REVIEWED
 from ...reports.writer import ImageRecord, Record

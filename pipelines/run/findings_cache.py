@@ -2,7 +2,8 @@
 
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -25,8 +26,8 @@ from .refining import Refiner
 from .run_files import StoreError
 from .run_folder import Entry
 
-_KEPT: Final = 1_000_000  # findings whose order is kept, some 60 bytes each
-_IN_MEMORY: Final = 50_000  # findings of an image whose objects are kept in memory
+_KEPT: Final = 1_000_000  # findings whose order is kept, 12 bytes each
+_IN_MEMORY: Final = 50_000  # findings of an image, made by joining or as objects, that are kept in memory
 
 
 @dataclass(slots=True)
@@ -68,8 +69,10 @@ class FindingsCache:
                 self.merged.popitem(last=False)
             try:
                 chunks = [_Placed(chunk, plan.info) for chunk in self.chunks(entries)]
-                found = merge_chunks(chunks, plan.info, plan.area)
-                self.merged[name] = _refined(found, plan, self.settings, original, masked)
+                with _keeping() as keep:
+                    found = merge_chunks(chunks, plan.info, plan.area, keep)
+                with _keeping() as keep:
+                    self.merged[name] = _Objects(*Refiner(plan, self.settings, keep, original, masked)(found))
             except (ShapelyError, ValueError) as error:
                 raise StoreError(
                     self.source,
@@ -81,26 +84,24 @@ class FindingsCache:
         return self.merged[name].findings, self.merged[name].changes
 
 
-def _refined(
-    found: MergedFindings,
-    plan: ImagePlan,
-    settings: ObjectSettings,
-    original: Callable[[], ImageInfo],
-    masked: MaskedCores | None,
-) -> _Objects:
-    """The objects of an image; many are kept in a temporary folder."""
-    if len(found) <= _IN_MEMORY:
-        return _Objects(*Refiner(plan, settings, lambda table: table, original, masked)(found))
-    folder = tempfile.TemporaryDirectory(prefix="limner-objects-")
-    with PartWriter(Path(folder.name)) as writer:
+@contextmanager
+def _keeping() -> Generator[Callable[[FindingsTable], Chunk]]:
+    """Keeps findings until they are read again: the first ones in memory, more in a temporary folder."""
+    with ExitStack() as stack:
+        count, places = 0, list[tuple[PartWriter, "tempfile.TemporaryDirectory[str]"]]()
 
         def keep(table: FindingsTable) -> Chunk:
-            if not len(table):
-                return table
-            part = writer.write_findings(table)
-            return _Kept(StoredChunk(Path(folder.name), part, [(0, len(table))]), folder)
+            nonlocal count
+            count += len(table)
+            if count <= _IN_MEMORY or not len(table):
+                return table.encoded
+            if not places:
+                made = tempfile.TemporaryDirectory(prefix="limner-objects-")
+                places.append((stack.enter_context(PartWriter(Path(made.name))), made))
+            writer, folder = places[0]
+            return _Kept(StoredChunk(Path(folder.name), writer.write_findings(table), [(0, len(table))]), folder)
 
-        return _Objects(*Refiner(plan, settings, keep, original, masked)(found))
+        yield keep
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ...model.findings_table import Chunk, FindingsTable, Flags, Floats, Index, Objects
-from ...model.merged_findings import BATCH, BATCH_VERTICES, MergedFindings, arranged, connected, in_batches, spans
+from ...model.findings_table import BATCH, BATCH_VERTICES, Chunk, FindingsTable, Flags, Floats, Index, Objects, spans
+from ...model.merged_findings import MergedFindings, arranged, in_batches
 from ...model.objects.borders import MOST_VERTICES, fill_holes, simplify, smooth
 from ...model.objects.edge import find_strips, without_strips
 from ...model.objects.outlines import follow_pixels
 from ...model.objects.watershed import LARGEST, split
+from ...model.sorting import connected
 from ...readers.errors import LimnerError
 from ...readers.image import ImageInfo
 from ...reports.measures import areas_m2, exact_sum

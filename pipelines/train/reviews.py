@@ -11,7 +11,8 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import UNDECIDED
-from ...model.merged_findings import columnar, spans
+from ...model.findings_table import spans
+from ...model.merged_findings import columnar
 from ...model.training.tile_labels import Outline
 from ...readers.errors import RequestError
 from ...readers.files import read_file

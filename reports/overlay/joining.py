@@ -22,8 +22,8 @@ from typing import Any, Final
 import numpy as np
 import shapely
 
-from ...model.findings_table import FindingsTable
-from ...model.merged_findings import MergedFindings, columnar, spans
+from ...model.findings_table import FindingsTable, spans
+from ...model.merged_findings import MergedFindings, columnar
 from ...model.merging import merge_chunks
 from ...readers.errors import RequestError
 from ...readers.geometry import Placement

@@ -19,8 +19,7 @@ from shapely import Polygon
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from ...model.findings_table import FindingsTable
-from ...model.merged_findings import BATCH
+from ...model.findings_table import BATCH, FindingsTable
 from ...readers.geometry import Box, Points
 from ...readers.image import Mask
 from ...readers.orientation import UPRIGHT, Orientation

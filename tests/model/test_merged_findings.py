@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import shapely
-from limner.model import merged_findings
+from limner.model import findings_table, merged_findings, sorting
 from limner.model.finding import Finding
 from limner.model.findings_table import FindingsTable
-from limner.model.merged_findings import connected
 from limner.model.merging import merge_across_regions, merge_chunks
+from limner.model.sorting import connected
 
 
 def scattered(rng: np.random.Generator, count: int) -> list[Finding]:
@@ -34,8 +34,14 @@ def test_the_result_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch, s
     found = scattered(rng, 300)
     expected = merge_across_regions(found)
     if small:
-        for name, value in (("BATCH_VERTICES", 40), ("_STRIP", 7), ("_CACHED", 9000), ("BATCH", 9)):
-            monkeypatch.setattr(merged_findings, name, value)
+        for module, name, value in (
+            (findings_table, "BATCH_VERTICES", 40),
+            (findings_table, "BATCH", 9),
+            (merged_findings, "_CACHED", 9000),
+            (sorting, "_RUN", 23),
+            (sorting, "_STRIP", 7),
+        ):
+            monkeypatch.setattr(module, name, value)
     shuffled = [found[place] for place in rng.permutation(len(found))]
     chunks = [FindingsTable.of(shuffled[start : start + 13]) for start in range(0, len(shuffled), 13)]
     merged = merge_chunks([*chunks, FindingsTable.of(())])
@@ -56,7 +62,7 @@ def test_nothing_gives_nothing() -> None:
 
 
 def test_boxes_are_connected_as_by_comparing_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merged_findings, "_STRIP", 11)
+    monkeypatch.setattr(sorting, "_STRIP", 11)
     rng = np.random.default_rng(5)
     corner, group = rng.integers(0, 60, (200, 2)), rng.integers(0, 3, 200)
     bounds = np.concatenate([corner, corner + rng.integers(1, 9, (200, 2))], axis=1).astype(float)
@@ -74,13 +80,13 @@ def test_boxes_are_connected_as_by_comparing_all(monkeypatch: pytest.MonkeyPatch
 
 
 def test_batches_are_bounded_by_rows_and_by_vertices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merged_findings, "BATCH", 3)
-    monkeypatch.setattr(merged_findings, "BATCH_VERTICES", 10)
+    monkeypatch.setattr(findings_table, "BATCH", 3)
+    monkeypatch.setattr(findings_table, "BATCH_VERTICES", 10)
     counts = np.array([5, 5, 5, 20, 0, 1, 1, 1], dtype=np.int32)
-    parts = [counts[span].tolist() for span in merged_findings.spans(counts)]
+    parts = [counts[span].tolist() for span in findings_table.spans(counts)]
     assert parts == [[5, 5], [5], [20], [0, 1, 1], [1]]
-    assert list(merged_findings.spans(counts[:0])) == []
-    assert [span.stop for span in merged_findings.spans(counts, rows=8, most=15)] == [3, 4, 8]
+    assert list(findings_table.spans(counts[:0])) == []
+    assert [span.stop for span in findings_table.spans(counts, rows=8, most=15)] == [3, 4, 8]
 
 
 def test_chunks_that_were_read_are_kept_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:

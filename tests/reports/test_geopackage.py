@@ -17,7 +17,7 @@ import pytest
 import shapely
 import shapely.affinity
 from affine import Affine
-from limner.model import merged_findings
+from limner.model import findings_table
 from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement, Polynomial
@@ -151,7 +151,7 @@ def test_large_outlines_are_written_in_more_parts(
         written(path, batches, name, **options)
 
     monkeypatch.setattr(geopackage, "write_layer", count)
-    monkeypatch.setattr(merged_findings, "BATCH", 2)
+    monkeypatch.setattr(findings_table, "BATCH", 2)
     monkeypatch.setattr(geopackage, "_VERTICES_AT_ONCE", 20)
     (path,) = GeoPackage().write(run, out)
     assert rows == [4, 4, 1]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from limner.model import merged_findings
+from limner.model import findings_table
 from limner.model.finding import Finding
 from limner.readers.geometry import Placement
 from limner.reports import geoparquet
@@ -120,7 +120,7 @@ def test_large_outlines_are_written_in_more_parts(two_maps: Record, out: Path, m
     (whole, _) = GeoParquet().write(two_maps, out)
     before = gpd.read_parquet(whole).sort_values("finding").reset_index(drop=True)
     assert pq.ParquetFile(whole).num_row_groups == 1
-    monkeypatch.setattr(merged_findings, "BATCH", 2)
+    monkeypatch.setattr(findings_table, "BATCH", 2)
     monkeypatch.setattr(geoparquet, "VERTICES_AT_ONCE", 20)
     (path, _) = GeoParquet().write(two_maps, out)
     assert pq.ParquetFile(path).num_row_groups > 2

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from limner.model import merged_findings
+from limner.model import findings_table
 from limner.model.finding import Finding
 from limner.model.findings_table import FindingsTable
 from limner.model.merged_findings import in_batches
@@ -107,7 +107,7 @@ def test_a_hole_shows_the_picture_and_an_island_in_it_its_own_colour(image: Make
         assert shown[180, 180, 0] > 150
 
 
-@pytest.mark.parametrize(("module", "most"), [(painting, "_IN_MEMORY"), (merged_findings, "BATCH")])
+@pytest.mark.parametrize(("module", "most"), [(painting, "_IN_MEMORY"), (findings_table, "BATCH")])
 def test_a_picture_does_not_depend_on_how_many_shapes_are_drawn_at_once(
     image: MakeImage, monkeypatch: pytest.MonkeyPatch, module: ModuleType, most: str
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import shapely
 import tifffile
-from limner.model import merged_findings
+from limner.model import findings_table
 from limner.pipelines.run import findings_cache, refining
 from limner.pipelines.run.reporting import read_record
 from limner.pipelines.run_result import Run
@@ -223,7 +223,7 @@ def test_many_objects_are_kept_outside_of_memory_with_the_same_bytes(
     first = contents(out)
     monkeypatch.setattr(findings_cache, "_IN_MEMORY", 3)
     monkeypatch.setattr(refining, "BATCH", 7)
-    monkeypatch.setattr(merged_findings, "BATCH", 7)
+    monkeypatch.setattr(findings_table, "BATCH", 7)
     assert limner("report", out).code == 0
     assert contents(out) == first
     monkeypatch.setattr(refining, "MOST_VERTICES", 10)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.class_maps import polygonise
 from limner.model.finding import Finding
-from limner.model.merged_findings import BATCH
+from limner.model.findings_table import BATCH
 from limner.readers.geometry import Placement
 from limner.reports.dicom.masks import Patch, area_outlines, patches
 from limner.reports.dicom.outlines import rings

@@ -13,7 +13,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model import merged_findings
+from limner.model import findings_table
 from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.zones import Zones, read_zones
@@ -215,5 +215,5 @@ def test_findings_are_gone_through_in_batches(
     record = run([area("land", (x, 0, x + 1, 80)) for x in range(100)])
     made = zones(shapely.box(10.5, 0, 20.25, 10), shapely.box(50, 0, 99, 10))
     whole = added(record, made)
-    monkeypatch.setattr(merged_findings, "BATCH", 7)
+    monkeypatch.setattr(findings_table, "BATCH", 7)
     assert added(record, made) == whole
