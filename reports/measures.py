@@ -108,17 +108,25 @@ class FindingsBatch:
         return placement.to_world(self.point) if _is_planar(placement) else np.full((len(self), 2), np.nan)
 
     @cached_property
-    def world_bounds(self) -> Numbers:
+    def vertex_bounds(self) -> Numbers:
         """(N, 4) bounding boxes of the vertices in the placement's unit: least x and y, most x and y."""
-        placement = self.image.info.placement
-        vertices, owner = shapely.get_coordinates(self.geometries, return_index=True)
-        bounds = np.full((len(self), 4), np.nan)
-        if _is_planar(placement) and len(vertices):
-            world = placement.to_world(vertices)
-            rows, starts = np.unique(owner, return_index=True)
-            bounds[rows, :2] = np.minimum.reduceat(world, starts)
-            bounds[rows, 2:] = np.maximum.reduceat(world, starts)
+        placement, counts = self.image.info.placement, self.table.vertices
+        if placement.is_upright:  # world x grows or falls with x alone, to the last bit
+            corners = np.stack([placement.to_world(corner) for corner in (self.bounds[:, :2], self.bounds[:, 2:])])
+            return np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)
+        bounds, rows = np.full((len(self), 4), np.nan), np.flatnonzero(counts)
+        starts = (np.cumsum(counts) - counts)[rows]
+        world = placement.to_world(shapely.get_coordinates(self.geometries))
+        for axis, values in enumerate(world[:, :2].T) if len(rows) else ():
+            bounds[rows, axis] = np.minimum.reduceat(values, starts)
+            bounds[rows, 2 + axis] = np.maximum.reduceat(values, starts)
         return bounds
+
+    @property
+    def world_bounds(self) -> Numbers:
+        """(N, 4) the same of a map or a slide; NaN elsewhere."""
+        planar = _is_planar(self.image.info.placement)
+        return self.vertex_bounds if planar else np.full((len(self), 4), np.nan)
 
     @cached_property
     def planes(self) -> list[Plane]:

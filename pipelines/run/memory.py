@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from ...model.annotator import Cost
-from ...model.merged_findings import BATCH_VERTICES
+from ...model.findings_table import BATCH_VERTICES
 from ...model.views import grid_of
 from ...readers.errors import RequestError
 from ...readers.image import ImageInfo
