@@ -18,7 +18,7 @@ from .run.execute import PreparedRun
 from .run.plan import ImagePlan
 
 _REGIONS = "regions to analyse"
-_ASSUMED = "for outlines of a vertex per 200 analysed pixels; each million findings takes 0.2 GB more"
+_ASSUMED = "for outlines of a vertex per 200 analysed pixels, and more where outlines are finer"
 _CLUSTERS = (1, 4, 16, 64, 256, 1024)  # machines
 
 
