@@ -112,6 +112,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/flat_slide.py
 	cd .venv-test && bin/python ../tests/bench/stain_table.py
 	cd .venv-test && bin/python ../tests/bench/object_memory.py
+	cd .venv-test && bin/python ../tests/bench/object_memory.py --area --counts 100000
+	cd .venv-test && bin/python ../tests/bench/store_parts.py
 	cd .venv-test && bin/python ../tests/bench/nuclei.py $(if $(NUCLEI),$(abspath $(NUCLEI))) # NUCLEI=dsb2018_he.zip
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
 	cd .venv-test && bin/python ../tests/bench/review_table.py

@@ -74,6 +74,11 @@ class FindingsBatch:
         return self.table.geometries
 
     @cached_property
+    def centroids(self) -> Shapes:
+        """(N,) shapely points in level-0 pixels."""
+        return shapely.centroid(self.geometries)
+
+    @cached_property
     def area_px(self) -> Numbers:
         """(N,) areas in level-0 pixels."""
         return shapely.area(self.geometries)
@@ -81,7 +86,7 @@ class FindingsBatch:
     @cached_property
     def area_m2(self) -> Numbers:
         """(N,) areas in m²: see `areas_m2`."""
-        return areas_m2(self.geometries, self.image.info)
+        return areas_m2(self.geometries, self.image.info, self.centroids)
 
     @cached_property
     def bounds(self) -> Numbers:
@@ -91,7 +96,7 @@ class FindingsBatch:
     @cached_property
     def point(self) -> Points:
         """(N, 2) a level-0 pixel on each finding: its centroid, or GEOS's point on surface where that lies outside."""
-        points = shapely.centroid(self.geometries)
+        points = self.centroids.copy()
         outside = ~shapely.intersects(self.geometries, points)
         points[outside] = shapely.point_on_surface(self.geometries[outside])
         return shapely.get_coordinates(points).reshape(-1, 2)
@@ -156,12 +161,12 @@ def _is_planar(placement: Placement) -> bool:
     return placement.has_unit and len(placement.matrix) == 2
 
 
-def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
+def areas_m2(geometries: Shapes, info: ImageInfo, centroids: Shapes | None = None) -> Numbers:
     """Areas (N,) of geometries in level-0 pixels, in m²: on the ellipsoid for maps; NaN where no pixel size is known.
 
     In a study without a position in the patient they follow from its pixel spacing.
     """
-    known = areas.areas_m2(geometries, info.placement)
+    known = areas.areas_m2(geometries, info.placement, centroids)
     return shapely.area(geometries) * (pixel_area_m2(info) or math.nan) if known is None else known
 
 

@@ -2,7 +2,8 @@
 
 A part is written and synced before the line of `results.jsonl` that states where it lies, with its length and checksum.
 What a killed process wrote after its last line belongs to no line and is never read. A process writes only to files
-that it has made, so that nothing needs a lock:
+that it has made, so that nothing needs a lock. A file for each part, renamed when whole, is as safe, but slower and
+larger where regions have few findings (docs/figures.md, "How results are stored"):
 
     parts/findings-000001.arrows    Arrow IPC streams, one for each batch of results, one after the other
     parts/rasters-000001.zst        compressed arrays, one after the other
