@@ -46,7 +46,7 @@ SMALLEST = 7.0
 
 _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
-_DRAWN, _SHOWN, _OVERVIEW = 9, 9, 5  # bytes of a pixel: two layers of codes, with what compares them; three pictures;
+_LAYERS, _PICTURES, _OVERVIEW = 9, 9, 5  # bytes of a pixel: two layers of codes, with what compares them; three pictures;
 # colour, whether it is valid, and readable
 _FILL_ALPHA = 105  # of 255
 _IN_MEMORY = 64 << 20  # bytes of vertices; more are in a temporary file
@@ -86,7 +86,7 @@ def _shown_size(size: tuple[int, int], shortest: int = SHORTEST, longest: int = 
 def drawing_bytes(overview: tuple[int, int]) -> int:
     """Bytes that the picture of an image takes at the peak, whose overview has that size (width, height)."""
     width, height = _shown_size(overview)
-    return width * height * (_SUPERSAMPLING**2 * _DRAWN + _SHOWN) + overview[0] * overview[1] * _OVERVIEW
+    return width * height * (_SUPERSAMPLING**2 * _LAYERS + _PICTURES) + overview[0] * overview[1] * _OVERVIEW
 
 
 def on_montage(image: ImageRecord, overview: Overview | None) -> ImageRecord:
