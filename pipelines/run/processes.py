@@ -21,8 +21,8 @@ def peak_bytes() -> float | None:
     fields = parse_fields(Path("/proc/self/status"))
     if "VmHWM" not in fields:
         return None
-    children = held_bytes(os.getpid()) - fields.get("RssAnon", 0.0)
-    return fields["VmHWM"] - fields.get("RssFile", 0.0) - fields.get("RssShmem", 0.0) + children
+    others = held_bytes(os.getpid()) - fields.get("RssAnon", 0.0)
+    return fields["VmHWM"] - fields.get("RssFile", 0.0) - fields.get("RssShmem", 0.0) + others
 
 
 def forget_peak() -> None:

@@ -46,8 +46,8 @@ SMALLEST = 7.0
 
 _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
-_LAYERS, _PICTURES, _OVERVIEW = 9, 9, 5  # bytes of a pixel: two layers of codes, with what compares them; three pictures;
-# colour, whether it is valid, and readable
+_LAYERS = 9  # bytes of a drawn pixel: two layers of codes, with what compares them
+_PICTURES, _OVERVIEW = 9, 5  # bytes of a shown pixel in three pictures, and of the overview's with its two masks
 _FILL_ALPHA = 105  # of 255
 _IN_MEMORY = 64 << 20  # bytes of vertices; more are in a temporary file
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
