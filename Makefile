@@ -106,11 +106,14 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/view.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
-	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
+	cd .venv-test && bin/python ../tests/bench/memory_table.py
+	cd .venv-test && bin/python ../tests/bench/memory_table.py --held-out
 	.venv-test/bin/limner models fetch gland
 	cd .venv-test && bin/python ../tests/bench/flat_slide.py
 	cd .venv-test && bin/python ../tests/bench/stain_table.py
 	cd .venv-test && bin/python ../tests/bench/object_memory.py
+	cd .venv-test && bin/python ../tests/bench/object_memory.py --area --counts 100000
+	cd .venv-test && bin/python ../tests/bench/store_parts.py
 	cd .venv-test && bin/python ../tests/bench/nuclei.py $(if $(NUCLEI),$(abspath $(NUCLEI))) # NUCLEI=dsb2018_he.zip
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
 	cd .venv-test && bin/python ../tests/bench/review_table.py

@@ -1,4 +1,4 @@
-"""The union of areas that share edges but not the vertices on them, as the pieces of a class map do.
+"""Unions of areas that share edges but not the vertices on them, as pieces of a class map do, and what is left of one.
 
 Where areas only touch, nothing has to be intersected: shared edges cancel each other, once each has the vertices of the
 other. That takes a fraction of the time and memory of an overlay, which matters for areas of millions of vertices.
@@ -6,79 +6,74 @@ other. That takes a fraction of the time and memory of an overlay, which matters
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
-import math
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import shapely
-from shapely.errors import GEOSException
+from shapely.geometry import Polygon
 
-from .findings_table import Objects
+from .findings_table import Objects, objects
+from .shared_edges import Index, Rings, Uncovered, connected_pairs, turning
 
-Index = npt.NDArray[np.int64]
-
-_ROUNDING: Final = 1e-9  # of an area
 _POLYGON: Final = 3  # shapely's type number
 
 
-def union_parts(polygons: Objects) -> Objects:
-    """The polygons (M,) of the union of valid polygons (N,), without vertices on straight edges along an axis.
+def union_parts(polygons: Objects) -> tuple[Objects, Index]:
+    """The polygons (M,) of the union of valid polygons (N,), and for each of those (N,) the one that it is part of.
 
-    Those that touch at a corner only stay apart.
+    They have no vertices on straight edges along an axis. Those that touch at a corner only stay apart.
     """
-    union: Any = None
-    if (noded := _noded(polygons)) is not None:
-        with suppress(GEOSException):
-            union = shapely.coverage_union_all(noded)
-    # of polygons that overlap, edges cancel where they must not: the area is less, or parts overlap
-    whole = math.fsum(shapely.area(polygons))
-    if union is None or not (math.isclose(union.area, whole, rel_tol=_ROUNDING) and union.is_valid):
-        union = shapely.disjoint_subset_union_all(polygons)
-    return without_straight_vertices(shapely.get_parts(union))
+    if (made := _united(polygons)) is not None:
+        return made
+    parts = without_straight_vertices(shapely.get_parts(shapely.disjoint_subset_union_all(polygons)))
+    of_part, of_polygon = shapely.STRtree(shapely.point_on_surface(polygons)).query(parts, predicate="contains")
+    member = np.empty(len(polygons), dtype=np.int64)
+    member[of_polygon] = of_part
+    return parts, member
+
+
+def difference_parts(polygon: Polygon, gone: Objects) -> Objects:
+    """The polygons (M,) that are left of one without others, which lie in it and do not overlap.
+
+    They have no vertices on straight edges along an axis.
+    """
+    rings = Rings.of(objects([polygon, *gone]))
+    left = None if rings is None else rings.uncovered(np.arange(len(gone) + 1) > 0)
+    del rings
+    if left is not None and (part := left.rings.nested(left.shell)) is not None:
+        parts = _checked(left, part)
+        if parts is not None:
+            return parts
+    parts = shapely.get_parts(shapely.difference(polygon, shapely.union_all(gone)))
+    return without_straight_vertices(parts[(shapely.get_type_id(parts) == _POLYGON) & (shapely.area(parts) > 0)])
 
 
 def without_straight_vertices(polygons: Objects) -> Objects:
     """Polygons (N,) without vertices on straight edges along an axis, which an overlay leaves."""
-    rings, polygon = shapely.get_rings(polygons, return_index=True)
-    xy, ring = shapely.get_coordinates(rings, return_index=True)
-    opened = np.flatnonzero(ring[1:] == ring[:-1])  # without the last vertex of each, which is the first
-    here, ring = xy[opened], ring[opened]
-    length = np.bincount(ring)[ring]
-    start = np.searchsorted(ring, ring)
-    place = np.arange(len(ring)) - start
-    before, after = (here[start + (place + step) % length] for step in (-1, 1))
-    kept = ~((before == here) & (here == after)).any(axis=1)
-    turning: Any = shapely.linearrings(here[kept], indices=ring[kept])
-    return np.asarray(shapely.polygons(turning, indices=polygon), dtype=object)
+    if not len(polygons):
+        return polygons
+    _, xy, (ends, parts) = shapely.to_ragged_array(polygons)
+    return shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, *turning(xy, ends.astype(np.int64), parts.astype(np.int64))
+    )
 
 
-def _noded(polygons: Objects) -> Objects | None:
-    """Polygons whose edges run along the axes, with all vertices of others that lie on them; None for others."""
-    rings, polygon = shapely.get_rings(polygons, return_index=True)
-    xy, ring = shapely.get_coordinates(rings, return_index=True)
-    edge = np.flatnonzero(ring[1:] == ring[:-1])  # its first vertex
-    codes = np.stack([np.unique(axis, return_inverse=True)[1].astype(np.int64) for axis in xy.T], axis=1)
-    upright, level = (codes[edge, axis] == codes[edge + 1, axis] for axis in (0, 1))
-    if not (upright ^ level).all() or (shapely.get_type_id(polygons) != _POLYGON).any():
+def _united(polygons: Objects) -> tuple[Objects, Index] | None:
+    """As `union_parts`; None for polygons that overlap, or have edges that run along no axis."""
+    rings = Rings.of(polygons)
+    left = None if rings is None else rings.uncovered(np.zeros(len(polygons), dtype=np.bool_))
+    del rings
+    if left is None:
         return None
-    first: list[Index] = []
-    places: list[Index] = []
-    for axis, along in ((0, upright), (1, level)):
-        line, way = codes[:, axis], codes[:, 1 - axis]
-        size = int(way.max()) + 1
-        keys, vertex = np.unique(line * size + way, return_index=True)
-        here = edge[along]
-        begin, end = way[here], way[here + 1]
-        low = np.searchsorted(keys, line[here] * size + np.minimum(begin, end), side="right")
-        count = np.searchsorted(keys, line[here] * size + np.maximum(begin, end), side="left") - low
-        rank = np.arange(int(count.sum()), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
-        backward = count.repeat(count) - 1 - rank
-        place = low.repeat(count) + np.where((begin > end).repeat(count), backward, rank)
-        first.append(np.repeat(here, count))
-        places.append(vertex[place])
-    of = np.concatenate([np.arange(len(xy)), *first])
-    order = np.argsort(of, kind="stable")
-    made: Any = shapely.linearrings(np.concatenate([xy, xy[np.concatenate(places)]])[order], indices=ring[of[order]])
-    return np.asarray(shapely.polygons(made, indices=polygon), dtype=object)
+    member = connected_pairs(len(polygons), *left.shared)
+    part = member[left.rings.polygon]
+    if (np.bincount(part[left.shell], minlength=int(member.max()) + 1) != 1).any():
+        return None
+    parts = _checked(left, part)
+    return None if parts is None else (parts, member)
+
+
+def _checked(left: Uncovered, part: Index) -> Objects | None:
+    """The polygons of these parts (R,); None where they are not valid or overlap: those of areas that overlap."""
+    shells = left.rings.assembled(part, left.shell, left.shell | left.changed)
+    return left.rings.assembled(part, left.shell) if shapely.is_valid(shapely.multipolygons(shells)) else None

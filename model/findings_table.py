@@ -118,7 +118,7 @@ class FindingsTable(Sequence[Finding]):
         """(N, 4) bounding boxes x0, y0, x1, y1 in level-0 pixels; NaN where a geometry is empty."""
         return shapely.bounds(self.geometries).reshape(-1, 4)
 
-    @property
+    @cached_property
     def vertices(self) -> npt.NDArray[np.int32]:
         """(N,): the vertices of each geometry."""
         return shapely.get_num_coordinates(self.geometries)

@@ -101,12 +101,11 @@ def _by(table: FindingsTable, column: Literal["plane", "label"]) -> Iterator[tup
 def _merge_areas(pieces: Sequence[Finding]) -> list[Finding]:
     """Merge the pieces of areas of one label; the union is per connected set, which is what makes it fast."""
     shapes = np.array([piece.geometry for piece in pieces], dtype=object)
-    wholes = union_parts(shapes)
-    of_whole, of_piece = shapely.STRtree(shapely.point_on_surface(shapes)).query(wholes, predicate="contains")
-    members: dict[int, list[Finding]] = defaultdict(list)
-    for piece, whole in sorted(zip(of_piece.tolist(), of_whole.tolist(), strict=True)):
-        members[int(whole)].append(pieces[int(piece)])
-    return [_merge_area(members[i], whole) for i, whole in enumerate(wholes)]
+    wholes, places = union_parts(shapes)
+    members: list[list[Finding]] = [[] for _ in wholes]
+    for piece, place in zip(pieces, places.tolist(), strict=True):
+        members[place].append(piece)
+    return list(map(_merge_area, members, wholes))
 
 
 def _merge_area(pieces: Sequence[Finding], whole: Polygon) -> Finding:

@@ -46,12 +46,15 @@ def _pixel_m2(placement: Placement, xy: Points) -> Values:
     return np.sqrt(np.maximum(gram, 0.0))
 
 
-def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
+def areas_m2(
+    geometries: Geometries, placement: Placement, centroids: npt.NDArray[np.object_] | None = None
+) -> Values | None:
     """Areas (N,) in m² of shapely geometries in level-0 pixels, on the CRS's own ellipsoid.
 
     Holes are subtracted; points and lines have no area. Right to 1e-6 (tested against densified geodesic polygons,
     Karney 2013). NaN for a geometry that leaves the map; None where the placement has no physical unit. The area of a
-    geometry does not depend on the others of the call, bit for bit.
+    geometry does not depend on the others of the call, bit for bit. Centroids (N,), shapely's, are not made again where
+    they are known.
     """
     shapes = np.asarray(geometries, dtype=object)
     if tangents(placement, []) is None:
@@ -66,7 +69,8 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
         areas[solid] *= _pixel_m2(placement, np.zeros((1, 2)))
         return areas
     small = solid & _is_small(np.asarray(shapely.bounds(shapes), dtype=np.float64), placement, ellipsoid)
-    areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
+    centres = shapely.centroid(shapes[small]) if centroids is None else centroids[small]
+    areas[small] *= _pixel_m2(placement, shapely.get_coordinates(centres))
     wide = np.flatnonzero(solid & ~small)
     ring_area = _ring_area(placement, ellipsoid)
     scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)

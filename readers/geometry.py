@@ -140,6 +140,12 @@ class Placement:
         """Whether the world axes have a physical unit."""
         return self.unit != "px"
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether columns and rows of pixels are parallel to the two world axes."""
+        linear = np.asarray(self.matrix, dtype=np.float64)[:, :2]
+        return self.warp is None and len(linear) == 2 and not linear[[0, 1], [1, 0]].any()
+
     def to_world(self, xy: npt.ArrayLike) -> Points:
         """Level-0 pixels (N, 2) → world (N, 2 or 3), in `unit`.
 

@@ -17,6 +17,7 @@ from ..readers.errors import ReadError
 from ..readers.files import atomic_path
 from ..readers.geodesy import parse_crs
 from ..readers.plugins import require_extra
+from .arrow import binary_array, plain_array
 from .csv_safety import clean_text
 from .rfc7946 import to_crs
 from .writer import ImageRecord, Record, TileFeatures, image_file, write_per_image
@@ -181,11 +182,11 @@ def _write_parquet(path: Path, record: Record, image: ImageRecord) -> None:
     schema = pa.schema(fields, metadata=metadata)
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
         for batch in _every(image):
-            columns = [pa.array(side) for side in batch.boxes.T]
-            columns += [pa.array(batch.valid), pa.array(np.full(len(batch.boxes), batch.plane, dtype=np.int32))]
-            flat = pa.array(np.ascontiguousarray(batch.features).ravel())
+            columns = [plain_array(side) for side in batch.boxes.T]
+            columns += [plain_array(batch.valid), plain_array(np.full(len(batch.boxes), batch.plane, dtype=np.int32))]
+            flat = plain_array(np.ascontiguousarray(batch.features).ravel())
             columns.append(pa.FixedSizeListArray.from_arrays(flat, dimensions))
             if placed:
                 outlines = np.asarray(shapely.box(*batch.boxes.T), dtype=object)
-                columns.append(pa.array(shapely.to_wkb(to_crs(outlines, placement), byte_order=1), pa.binary()))
+                columns.append(binary_array(shapely.to_wkb(to_crs(outlines, placement), byte_order=1).tolist()))
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))

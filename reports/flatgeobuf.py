@@ -15,7 +15,7 @@ from ..readers.files import atomic_path
 from .arrow import arrow_batch, arrow_schema
 from .columns import findings_columns
 from .measures import batches
-from .rfc7946 import batch_to_wkb
+from .wkb import batch_to_wkb
 from .writer import ImageRecord, Record, image_file, write_per_image
 
 

@@ -25,9 +25,9 @@ from .csv_safety import clean_text
 from .layer_styles import qml, sld
 from .measures import FindingsBatch, all_labels
 from .palette import Palette
-from .rfc7946 import batch_to_wkb
 from .streams import Stream, write_stream
 from .table import Column
+from .wkb import batch_to_wkb
 from .writer import DISCLAIMER, ImageRecord, Record
 
 if TYPE_CHECKING:

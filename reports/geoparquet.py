@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,13 @@ import shapely
 
 from ..readers.files import atomic_path
 from ..readers.geodesy import parse_crs
-from .arrow import arrow_type
+from .arrow import Codes, arrow_array, arrow_type, binary_array
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch, Numbers, Shapes
-from .rfc7946 import batch_to_crs, batch_to_wkb
 from .streams import Stream, stream_per_image, write_stream
-from .table import Column, is_constant
+from .table import Column, Typed, is_constant
+from .wkb import batch_boxes, batch_to_wkb
 from .writer import ImageRecord, Record, image_file
 
 if TYPE_CHECKING:
@@ -98,33 +98,24 @@ class _File:
             path,
             self._schema.with_metadata({"limner": json.dumps(about, ensure_ascii=False)}),
             compression="zstd",
+            write_statistics=[*(column.name for column in columns), *(f"bbox.{side}" for side in _SIDES)],  # pyright: ignore[reportArgumentType] - its stub
             use_dictionary=[column.name for column in columns if column.dtype in {"category", "string"}],  # pyright: ignore[reportArgumentType] - its stub
         )
-        self._tables: list[pa.Table] = []
-        self._keys: list[npt.NDArray[np.uint64]] = []
-        self._vertices = 0
-        self._boxes = np.empty((0, 4))
+        self._waiting: list[_Waiting] = []
+        self._codes: dict[str, Codes] = {}
+        self._box = np.full(4, np.nan)
         self._types: set[str] = set()
 
     def add(self, batch: FindingsBatch) -> None:
         """Add findings; write those that are enough."""
-        import pyarrow as pa
-
-        placed = batch_to_crs(batch)
-        boxes = shapely.bounds(placed).reshape(-1, 4)
-        sides = [pa.array(side, from_pandas=True) for side in boxes.T]
-        arrays = [_array(column, batch) for column in self._columns]
-        box = pa.StructArray.from_arrays(sides, fields=list(self._schema.field("bbox").type))
-        geometry = pa.array(batch_to_wkb(batch), pa.binary())
-        self._tables.append(pa.Table.from_arrays([*arrays, box, geometry], schema=self._schema))
-        self._keys.append(hilbert(batch.bounds, self._image.info.size))
-        with np.errstate(invalid="ignore"):
-            self._boxes = np.concatenate([self._boxes, boxes[~np.isnan(boxes[:, 0])]])
-        if len(self._boxes):
-            self._boxes = np.concatenate([self._boxes[:, :2].min(axis=0), self._boxes[:, 2:].max(axis=0)])[None]
-        self._types.update(_type_names(placed))
-        self._vertices += int(batch.table.vertices.sum())
-        if sum(map(len, self._tables)) >= SORTED_AT_ONCE or self._vertices >= VERTICES_AT_ONCE:
+        boxes, keys = batch_boxes(batch), hilbert(batch.bounds, self._image.info.size)
+        columns = [self._values(column, batch) for column in self._columns]
+        self._waiting.append(_Waiting(columns, boxes, batch_to_wkb(batch), keys, int(batch.table.vertices.sum())))
+        every = np.concatenate([self._box[None], boxes])
+        self._box = np.concatenate([np.fmin.reduce(every[:, :2]), np.fmax.reduce(every[:, 2:])])
+        self._types.update(_type_names(batch.geometries))
+        vertices = sum(waiting.vertices for waiting in self._waiting)
+        if sum(len(waiting.keys) for waiting in self._waiting) >= SORTED_AT_ONCE or vertices >= VERTICES_AT_ONCE:
             self._flush()
 
     def finish(self) -> None:
@@ -137,7 +128,7 @@ class _File:
             "crs": crs,
             "orientation": "counterclockwise",
             "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
-            **({"bbox": self._boxes[0].tolist()} if len(self._boxes) else {}),
+            **({} if np.isnan(self._box[0]) else {"bbox": self._box.tolist()}),
         }
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
         self._writer.add_key_value_metadata({"geo": json.dumps(geo)})
@@ -146,32 +137,68 @@ class _File:
         """Close the file, whole or not."""
         self._writer.close()
 
+    def _values(self, column: Column[FindingsBatch], batch: FindingsBatch) -> Typed:
+        """The values of a column; of a category, their numbers in `_codes`."""
+        values = column.array(batch)
+        if column.dtype != "category":
+            return values
+        codes = self._codes.setdefault(column.name, Codes())
+        if is_constant(values):
+            return np.broadcast_to(codes.add(values[:1].tolist()), len(values))
+        return codes.add(values.tolist())
+
     def _flush(self) -> None:
         import pyarrow as pa
 
-        if self._tables:
-            table = pa.concat_tables(self._tables).unify_dictionaries()
-            order = np.argsort(np.concatenate(self._keys), kind="stable")
-            self._writer.write_table(table.take(pa.array(order)), row_group_size=ROW_GROUP)
-            self._tables, self._keys, self._vertices = [], [], 0
+        if not self._waiting:
+            return
+        columns = [np.concatenate(parts) for parts in zip(*(one.columns for one in self._waiting), strict=True)]
+        boxes, outlines, keys = (
+            np.concatenate([getattr(one, name) for one in self._waiting]) for name in ("boxes", "outlines", "keys")
+        )
+        self._waiting = []
+        order = np.argsort(keys, kind="stable")
+        for start in range(0, max(1, len(order)), ROW_GROUP):
+            rows = order[start : start + ROW_GROUP]
+            arrays = [
+                self._codes[column.name].array(values[rows])
+                if column.dtype == "category"
+                else arrow_array(values[rows], column.dtype)
+                for column, values in zip(self._columns, columns, strict=True)
+            ]
+            sides = [arrow_array(side, "float64") for side in boxes[rows].T]
+            box = pa.StructArray.from_arrays(sides, fields=list(self._schema.field("bbox").type))
+            geometry = binary_array(outlines[rows].tolist())
+            self._writer.write_table(pa.Table.from_arrays([*arrays, box, geometry], schema=self._schema))
+        self._codes = {}
 
 
-def hilbert(bounds: Numbers, size: tuple[int, int]) -> npt.NDArray[np.uint64]:
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A batch that is not written yet."""
+
+    columns: list[Typed]
+    boxes: Numbers
+    outlines: Typed
+    keys: npt.NDArray[np.uint32]
+    vertices: int
+
+
+def hilbert(bounds: Numbers, size: tuple[int, int]) -> npt.NDArray[np.uint32]:
     """The place of each box's centre along a Hilbert curve over an image, so that neighbours are often near each other.
 
     Method: Warren 2013 ("Hacker's Delight", chapter 16).
     """
     side = (1 << _CURVE) - 1
     share = np.nan_to_num((bounds[:, :2] + bounds[:, 2:]) / 2 / size)
-    x, y = np.clip(share * side, 0, side).astype(np.uint64).T.copy()
-    place = np.zeros(len(bounds), dtype=np.uint64)
+    x, y = np.clip(share * side, 0, side).astype(np.uint32).T.copy()
+    place = np.zeros(len(bounds), dtype=np.uint32)
     for bit in range(_CURVE - 1, -1, -1):
-        step = np.uint64(1 << bit)
-        right, low = (x & step) > 0, (y & step) > 0
-        place += step * step * ((3 * right) ^ low).astype(np.uint64)
-        flip = ~low & right
-        x, y = np.where(flip, side - x, x), np.where(flip, side - y, y)
-        x, y = np.where(low, x, y).astype(np.uint64), np.where(low, y, x).astype(np.uint64)
+        right, low = (x >> bit) & 1, (y >> bit) & 1
+        place = place << 2 | (3 * right) ^ low
+        flip = -(right & (low ^ 1))  # all bits, or none
+        swap = (x ^ y) & (low - 1)
+        x, y = x ^ swap ^ flip, y ^ swap ^ flip
     return place
 
 
@@ -181,18 +208,6 @@ def _type(column: Column[FindingsBatch]) -> "pa.DataType":
     if column.dtype == "category":
         return pa.dictionary(pa.int32(), pa.string())
     return arrow_type(column)
-
-
-def _array(column: Column[FindingsBatch], batch: FindingsBatch) -> "pa.Array[Any]":
-    import pyarrow as pa
-
-    values = column.array(batch)
-    if column.dtype == "category" and is_constant(values) and values[0] is not None:
-        codes = pa.array(np.zeros(len(values), dtype=np.int32))
-        return pa.DictionaryArray.from_arrays(codes, pa.array(values[:1].tolist(), pa.string()))
-    if column.dtype == "category":
-        return pa.array(values, pa.string()).dictionary_encode()
-    return pa.array(values, _type(column), from_pandas=True)
 
 
 def _type_names(shapes: Shapes) -> set[str]:

@@ -74,6 +74,11 @@ class FindingsBatch:
         return self.table.geometries
 
     @cached_property
+    def centroids(self) -> Shapes:
+        """(N,) shapely points in level-0 pixels."""
+        return shapely.centroid(self.geometries)
+
+    @cached_property
     def area_px(self) -> Numbers:
         """(N,) areas in level-0 pixels."""
         return shapely.area(self.geometries)
@@ -81,7 +86,7 @@ class FindingsBatch:
     @cached_property
     def area_m2(self) -> Numbers:
         """(N,) areas in m²: see `areas_m2`."""
-        return areas_m2(self.geometries, self.image.info)
+        return areas_m2(self.geometries, self.image.info, self.centroids)
 
     @cached_property
     def bounds(self) -> Numbers:
@@ -91,7 +96,7 @@ class FindingsBatch:
     @cached_property
     def point(self) -> Points:
         """(N, 2) a level-0 pixel on each finding: its centroid, or GEOS's point on surface where that lies outside."""
-        points = shapely.centroid(self.geometries)
+        points = self.centroids.copy()
         outside = ~shapely.intersects(self.geometries, points)
         points[outside] = shapely.point_on_surface(self.geometries[outside])
         return shapely.get_coordinates(points).reshape(-1, 2)
@@ -108,17 +113,25 @@ class FindingsBatch:
         return placement.to_world(self.point) if _is_planar(placement) else np.full((len(self), 2), np.nan)
 
     @cached_property
-    def world_bounds(self) -> Numbers:
+    def vertex_bounds(self) -> Numbers:
         """(N, 4) bounding boxes of the vertices in the placement's unit: least x and y, most x and y."""
-        placement = self.image.info.placement
-        vertices, owner = shapely.get_coordinates(self.geometries, return_index=True)
-        bounds = np.full((len(self), 4), np.nan)
-        if _is_planar(placement) and len(vertices):
-            world = placement.to_world(vertices)
-            rows, starts = np.unique(owner, return_index=True)
-            bounds[rows, :2] = np.minimum.reduceat(world, starts)
-            bounds[rows, 2:] = np.maximum.reduceat(world, starts)
+        placement, counts = self.image.info.placement, self.table.vertices
+        if placement.is_upright:  # world x grows or falls with x alone, to the last bit
+            corners = np.stack([placement.to_world(corner) for corner in (self.bounds[:, :2], self.bounds[:, 2:])])
+            return np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)
+        bounds, rows = np.full((len(self), 4), np.nan), np.flatnonzero(counts)
+        starts = (np.cumsum(counts) - counts)[rows]
+        world = placement.to_world(shapely.get_coordinates(self.geometries))
+        for axis, values in enumerate(world[:, :2].T) if len(rows) else ():
+            bounds[rows, axis] = np.minimum.reduceat(values, starts)
+            bounds[rows, 2 + axis] = np.maximum.reduceat(values, starts)
         return bounds
+
+    @property
+    def world_bounds(self) -> Numbers:
+        """(N, 4) the same of a map or a slide; NaN elsewhere."""
+        planar = _is_planar(self.image.info.placement)
+        return self.vertex_bounds if planar else np.full((len(self), 4), np.nan)
 
     @cached_property
     def planes(self) -> list[Plane]:
@@ -148,12 +161,12 @@ def _is_planar(placement: Placement) -> bool:
     return placement.has_unit and len(placement.matrix) == 2
 
 
-def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
+def areas_m2(geometries: Shapes, info: ImageInfo, centroids: Shapes | None = None) -> Numbers:
     """Areas (N,) of geometries in level-0 pixels, in m²: on the ellipsoid for maps; NaN where no pixel size is known.
 
     In a study without a position in the patient they follow from its pixel spacing.
     """
-    known = areas.areas_m2(geometries, info.placement)
+    known = areas.areas_m2(geometries, info.placement, centroids)
     return shapely.area(geometries) * (pixel_area_m2(info) or math.nan) if known is None else known
 
 

@@ -26,7 +26,7 @@ from ..readers.densify import densify_all, long_edges
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo
-from .measures import FindingsBatch, Numbers, Shapes, lonlat
+from .measures import Numbers, Shapes, lonlat
 
 DECIMALS = 7
 """Decimals of a degree in a GeoJSON file: 11 mm."""
@@ -98,25 +98,21 @@ def to_crs(geometries: Shapes, placement: Placement) -> Shapes:
     """
     if placement.warp is not None and geodesy.on_earth(placement):
         geometries = densify_all(geometries, placement)
-    pixel = float(np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0).min())
-    decimals = 8 - math.floor(math.log10(pixel))  # 1e-8 px: smaller digits are rounding errors, which may vary
     return shapely.orient_polygons(
-        shapely.transform(geometries, lambda xy: np.round(placement.to_world(xy), decimals) + 0.0)
+        shapely.transform(geometries, lambda xy: round_world(placement.to_world(xy), placement))
     )
 
 
-def batch_to_crs(batch: FindingsBatch) -> Shapes:
-    """`to_crs` of a batch's findings, for all reports that need it."""
-    if to_crs not in batch.shared:
-        batch.shared[to_crs] = to_crs(batch.geometries, batch.image.info.placement)
-    return batch.shared[to_crs]
+def round_world(values: Numbers, placement: Placement) -> Numbers:
+    """World coordinates without digits below 1e-8 px, which are rounding errors and may vary; never -0."""
+    rounded = np.round(values, 8 - math.floor(math.log10(pixel_side(placement))))
+    rounded += 0.0
+    return rounded
 
 
-def batch_to_wkb(batch: FindingsBatch) -> npt.NDArray[np.object_]:
-    """`batch_to_crs` as little-endian WKB."""
-    if shapely.to_wkb not in batch.shared:
-        batch.shared[shapely.to_wkb] = shapely.to_wkb(batch_to_crs(batch), byte_order=1)
-    return batch.shared[shapely.to_wkb]
+def pixel_side(placement: Placement) -> float:
+    """The shorter side of a pixel in world units."""
+    return float(np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0).min())
 
 
 def part_boxes(placed: Shapes) -> Numbers:

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,11 @@ from shapely.geometry.base import BaseGeometry
 
 from ...readers.regions import Grid, Region, Span
 from ..class_maps import trace
-from ..coverage import without_straight_vertices
-from ..findings_table import FindingsTable, Floats
+from ..coverage import difference_parts
+from ..findings_table import FindingsTable, Floats, objects
 from ..merged_findings import MergedFindings
 from ..views import roi_mask
-from .outlines import POLYGON, Numbered, Outlines, follow_pixels
+from .outlines import Numbered, UprightEdges
 
 _BLOCK: Final = 1024  # grid pixels
 
@@ -46,7 +46,7 @@ def find_strips(
     margin = steps + math.ceil(width) + 2
     corners_xy = grid.from_level0(bounds.reshape(-1, 2)).reshape(-1, 2, 2)
     low, high = corners_xy.min(axis=1), corners_xy.max(axis=1)
-    before: Any = None  # of the last block, of which this one often has the same areas
+    edges, loaded = UprightEdges.of(objects(()), np.empty(0, np.intp), grid), np.zeros(len(bounds), dtype=np.bool_)
     for x0, y0, x1, y1 in _blocks(grid, tissue, margin):
         left, top = max(0, x0 - margin), max(0, y0 - margin)
         right, bottom = min(grid.shape[0], x1 + margin), min(grid.shape[1], y1 + margin)
@@ -55,13 +55,12 @@ def find_strips(
         near = ((low < (right, bottom)) & (high > (left, top))).all(axis=1)
         if inside.all():
             continue
-        if before is None or not np.array_equal(near, before[0]):
-            before = near, *_outlines(found, np.flatnonzero(near), grid)
-        _, rows, outlines = before
-        if not len(rows):
+        if not np.array_equal(near, loaded):  # blocks that are neighbours often have the same areas
+            edges = edges.and_more(_upright(found, np.flatnonzero(near & ~loaded), grid), near)
+            loaded = near
+        if not len(edges.row):
             continue
-        shift = np.broadcast_to(np.array([-left, -top]), (len(rows), 2))
-        numbered = outlines.draw(np.arange(1, len(rows) + 1, dtype=np.int32), shift, inside.shape)
+        numbered, rows = edges.draw((left, top, right, bottom))
         thin = _strips(numbered, inside, width, steps)
         here = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
         traced = trace(np.ascontiguousarray(numbered[here]), np.ascontiguousarray(thin[here]))
@@ -71,11 +70,11 @@ def find_strips(
     return strips
 
 
-def _outlines(found: MergedFindings, rows: npt.NDArray[np.intp], grid: Grid) -> tuple[npt.NDArray[np.intp], Outlines]:
-    """Of some findings the areas that follow pixels, and their outlines."""
+def _upright(found: MergedFindings, rows: npt.NDArray[np.intp], grid: Grid) -> UprightEdges:
+    """Those of some findings that are areas and follow pixels."""
     table = found.take(rows)
-    areas = np.flatnonzero(table.is_area & follow_pixels(table.geometries, grid))
-    return rows[areas], Outlines.of(table.geometries[areas], grid)
+    areas = np.flatnonzero(table.is_area)
+    return UprightEdges.of(table.geometries[areas], rows[areas], grid)
 
 
 def _blocks(grid: Grid, tissue: BaseGeometry, margin: int) -> Iterator[tuple[int, int, int, int]]:
@@ -121,10 +120,9 @@ def without_strips(table: FindingsTable, strips: Mapping[int, list[Polygon]]) ->
     rows, parts, shares = [kept], [table.geometries[kept]], [np.ones(len(kept))]
     for row, gone in sorted(strips.items()):
         shape = table.geometries[row]
-        left = shapely.get_parts(shapely.difference(shape, shapely.union_all(gone)))
-        left = left[(shapely.get_type_id(left) == POLYGON) & (shapely.area(left) > 0)]
+        left = difference_parts(shape, objects(gone))
         rows.append(np.full(len(left), row))
-        parts.append(without_straight_vertices(left))
+        parts.append(left)
         shares.append(shapely.area(left) / shape.area)
     made, share = table.take(np.concatenate(rows)), np.concatenate(shares)
     numbers = {name: values * share for name, values in made.numbers.items()}

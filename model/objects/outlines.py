@@ -88,7 +88,6 @@ class Outlines:
         `numbers` (N,) and `shift` (N, 2), which is added to the vertices, are those of each polygon; `chosen` are the
         polygons to draw. What lies outside of the map is cut off.
         """
-        height, width = shape
         first = self._edges
         first = first[(self.xy[first, 0] == self.xy[first + 1, 0])]
         numbered = np.zeros(self.count, dtype=np.bool_)
@@ -96,17 +95,85 @@ class Outlines:
         first = first[numbered[self.polygon[first]]]
         of = self.polygon[first]
         x = np.clip(self.xy[first, 0] + shift[of, 0], 0, None)
-        start, stop = (np.clip(self.xy[at, 1] + shift[of, 1], 0, height) for at in (first, first + 1))
-        value = np.where(stop < start, numbers[of], -numbers[of]).astype(np.int32)
-        top, length = np.minimum(start, stop), np.where(x < width, np.abs(stop - start), 0)
-        canvas = np.zeros((height, width), dtype=np.int32)
-        cuts = np.flatnonzero(np.diff(np.cumsum(length) // _CHUNK, prepend=-1)).tolist()
-        for a, b in pairwise([*cuts, len(first)]):
-            runs = length[a:b]
-            within = np.arange(int(runs.sum()), dtype=np.int64) - np.repeat(np.cumsum(runs) - runs, runs)
-            flat = (np.repeat(top[a:b], runs) + within) * width + np.repeat(x[a:b], runs)
-            np.add.at(canvas.reshape(-1), flat, np.repeat(value[a:b], runs))
-        return np.cumsum(canvas, axis=1, out=canvas)
+        start, stop = (np.clip(self.xy[at, 1] + shift[of, 1], 0, shape[0]) for at in (first, first + 1))
+        return _filled(x, start, stop, numbers[of], shape)
+
+
+def _filled(x: Whole, start: Whole, stop: Whole, number: Numbered, shape: tuple[int, int]) -> Numbered:
+    """A map (H, W) of areas by the number of each of their upright edges (E,), which lie in it or right of it."""
+    height, width = shape
+    value = np.where(stop < start, number, -number).astype(np.int32)
+    top, length = np.minimum(start, stop), np.where(x < width, np.abs(stop - start), 0)
+    canvas = np.zeros((height, width), dtype=np.int32)
+    cuts = np.flatnonzero(np.diff(np.cumsum(length) // _CHUNK, prepend=-1)).tolist()
+    for a, b in pairwise([*cuts, len(x)]):
+        runs = length[a:b]
+        within = np.arange(int(runs.sum()), dtype=np.int64) - np.repeat(np.cumsum(runs) - runs, runs)
+        flat = (np.repeat(top[a:b], runs) + within) * width + np.repeat(x[a:b], runs)
+        np.add.at(canvas.reshape(-1), flat, np.repeat(value[a:b], runs))
+    return np.cumsum(canvas, axis=1, out=canvas)
+
+
+@dataclass(frozen=True, slots=True)
+class UprightEdges:
+    """What drawing areas of pixels needs, in few bytes: their upright edges, in whole grid pixels."""
+
+    x: Numbered
+    """(E,)."""
+    start: Numbered
+    """(E,): the y where each begins, the larger one on the left of an area."""
+    stop: Numbered
+    row: Numbered
+    """(E,): the row of its area."""
+
+    @classmethod
+    def of(cls, shapes: Objects, rows: npt.NDArray[np.intp], grid: Grid) -> Self:
+        """Those of shapes (N,) in level-0 pixels, on these rows; without those that do not follow pixels."""
+        solid = np.flatnonzero(shapely.get_type_id(shapes) == POLYGON)
+        if not len(solid):
+            return cls(*np.zeros((4, 0), dtype=np.int32))
+        _, xy, (ends, parts) = shapely.to_ragged_array(shapes[solid], include_z=False)
+        whole, apart = np.empty((len(xy), 2), dtype=np.int32), np.empty(len(xy), dtype=np.bool_)
+        for begin in range(0, len(xy), _CHUNK >> 4):
+            here = slice(begin, begin + (_CHUNK >> 4))
+            pixels = grid.from_level0(xy[here])
+            whole[here] = np.rint(pixels)
+            apart[here] = np.any(np.abs(pixels - whole[here]) > _ALIGNED, axis=1)
+        del xy
+        x, y = whole.T
+        within = np.ones(len(whole) - 1, dtype=np.bool_)
+        within[ends[1:-1] - 1] = False  # from one ring to the next
+        upright = within & (x[1:] == x[:-1])
+        apart[:-1] |= within & ~upright & (y[1:] != y[:-1])
+        bad = np.logical_or.reduceat(apart, ends[parts[:-1]])
+        strips = np.where(within, x[:-1] * np.diff(y).astype(np.int64), 0)
+        holes = np.ones(len(ends) - 1, dtype=np.bool_)
+        holes[parts[:-1]] = False
+        turned = (np.add.reduceat(strips, ends[:-1]) > 0) == holes
+        ring = np.repeat(np.arange(len(holes), dtype=np.int32), np.diff(ends))[:-1]
+        of = np.repeat(np.arange(len(solid), dtype=np.int32), np.diff(parts))
+        first = np.flatnonzero(upright & ~bad[of[ring]])
+        ring = ring[first]
+        begin, end = first + turned[ring], first + ~turned[ring]
+        return cls(x[first], y[begin], y[end], rows[solid[of[ring]]].astype(np.int32))
+
+    def and_more(self, others: Self, kept: Flags) -> Self:
+        """Those whose row is to be kept, and others."""
+        here = kept[self.row]
+        names = ("x", "start", "stop", "row")
+        columns = [(getattr(self, name)[here], getattr(others, name)) for name in names]
+        return type(self)(*map(np.concatenate, columns))
+
+    def draw(self, box: tuple[int, int, int, int]) -> tuple[Numbered, npt.NDArray[np.int32]]:
+        """A map (H, W) of a box (x0, y0, x1, y1) with a number from 1 on for each area, 0 elsewhere; and their rows."""
+        x0, y0, x1, y1 = box
+        here = np.flatnonzero(
+            (np.maximum(self.start, self.stop) > y0) & (np.minimum(self.start, self.stop) < y1) & (self.x < x1)
+        )
+        start, stop = (np.clip(at[here], y0, y1).astype(np.int64) - y0 for at in (self.start, self.stop))
+        x = np.maximum(self.x[here], x0).astype(np.int64) - x0
+        rows, place = np.unique(self.row[here], return_inverse=True)
+        return _filled(x, start, stop, (place + 1).astype(np.int32), (y1 - y0, x1 - x0)), rows
 
 
 def follow_pixels(shapes: Objects, grid: Grid) -> Flags:

@@ -207,9 +207,12 @@ def report_command(
     ] = None,
 ) -> None:
     """Write the reports of a run again; the files are identical, unless settings of objects or reports are given."""
+    from tempfile import TemporaryDirectory
+
     from ...reports.reference import ReferenceCsv, match_references
     from ..progress import TerminalProgress
     from ..run.dicom_objects import write_run_reports
+    from ..run.kept_overviews import KeptOverviews
     from ..run.manifest import load_manifest
     from ..run.reporting import load_writers, read_record
 
@@ -223,12 +226,15 @@ def report_command(
     names = named or config["reports"]
     writers = load_writers(names, {**config.get("report_options", {}), **settings.report_options})
     given = settings.model_dump(include=settings.model_fields_set & set(OBJECTS))
-    record = read_record(folder, changes=given)
-    if reference:
-        stacks = [image.info for image in record.images if image.label_maps is not None]
-        writers.append(ReferenceCsv(match_references(reference, stacks)))
-    with TerminalProgress() as on_event:
-        written = write_run_reports(record, folder, writers, on_event)
+    with TemporaryDirectory(prefix="limner-") as scratch:
+        overviews = KeptOverviews(folder, Path(scratch))
+        record = read_record(folder, overviews=overviews, changes=given)
+        if reference:
+            stacks = [image.info for image in record.images if image.label_maps is not None]
+            writers.append(ReferenceCsv(match_references(reference, stacks)))
+        with TerminalProgress() as on_event:
+            written = write_run_reports(record, folder, writers, on_event)
+        overviews.save()
     _print_problems(written, requested=bool(names))
     for path in (path for report in written for path in report.paths):
         print_result(visible(str(path)))

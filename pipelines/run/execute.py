@@ -32,12 +32,13 @@ from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
 from .dicom_objects import write_run_reports
 from .engines import Engine, InlineEngine, ProcessPoolEngine
-from .kept_overviews import rename_overviews
+from .kept_overviews import KeptOverviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .option_checks import check_options
 from .plan import NO_MODEL, Plan, make_plan
+from .processes import forget_peak, peak_bytes
 from .redaction import (
     Redactor,
     keep_refused,
@@ -71,6 +72,8 @@ class PreparedRun:
     redactor: Redactor
     division: Division
     """Workers and batches that fit into the memory that the run may take."""
+    settings: Settings
+    """Those it was prepared with."""
     unavailable: str = ""
     """Why the annotator cannot work on this machine yet, "" where it can or was not asked."""
     limit: float | None = None
@@ -97,7 +100,9 @@ class PreparedRun:
         )
 
 
-def _limit_caches(settings: Settings) -> None:
+def _watch_memory(settings: Settings) -> None:
+    """Begin to watch what planning takes, and limit the caches of readers."""
+    forget_peak()
     if settings.memory:
         limit_caches(cache_limit(memory_limit(settings)))
 
@@ -116,7 +121,7 @@ def prepare(
     that is not on this machine is no error but `PreparedRun.unavailable`, and a remote model is not contacted.
     """
     check_options(settings)
-    _limit_caches(settings)
+    _watch_memory(settings)
     scanned, redactor = scan_with_redaction(settings, key)
     _report_unmatched(settings, scanned, redactor, on_event)
     return _prepare(settings, scanned, redactor, only_plan=only_plan, on_event=on_event, clouds=clouds)
@@ -136,29 +141,31 @@ def _prepare(
     *,
     only_plan: bool = False,
     on_event: EventHandler = lambda _: None,
-    scratch: Path | None = None,
+    kept: KeptOverviews | None = None,
     clouds: Mapping[str, FoundMask] | None = None,
 ) -> PreparedRun:
-    """See `prepare`, and `make_plan` for `scratch` and `clouds`."""
+    """See `prepare`, and `make_plan` for `kept` and `clouds`."""
     try:
         infos = [info for row in scanned for info in row.infos]
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
-        kept = len(labels or annotator.labels) if annotator is not None and settings.probabilities else 0
+        scores = len(labels or annotator.labels) if annotator is not None and settings.probabilities else 0
         _check_probabilities(settings, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch, clouds=clouds)
+        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, kept=kept, clouds=clouds)
         known = labels or (() if annotator is None else annotator.labels)
         check_objects(ObjectSettings.of(settings.model_dump(include=set(OBJECTS))), plan.images, known)
         cost = _cost(plan, annotator) if settings.memory and not unavailable else None
         workers = worker_count(settings)
         if len(plan.volumes) == len(plan.images):
             workers = min(workers, len(plan.images))  # a stack is the work of one
-        division = divide(settings, plan.images, cost, workers=workers, probabilities=kept)
+        planning = peak_bytes() or 0.0
+        division = divide(settings, plan.images, cost, workers=workers, probabilities=scores, planning=planning)
     except LimnerError as error:
         raise redactor.error(error) from None
-    return PreparedRun(plan, choice, annotator, labels, redactor, division, unavailable, memory_limit(settings), kept)
+    limit = memory_limit(settings)
+    return PreparedRun(plan, choice, annotator, labels, redactor, division, settings, unavailable, limit, scores)
 
 
 def _check_probabilities(settings: Settings, annotator: Annotator | None) -> None:
@@ -217,17 +224,16 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     clouds = _cloud_masks(settings, folder, on_event)
     on_event(Message("Scanning the inputs"))
     check_options(settings)
-    _limit_caches(settings)
+    _watch_memory(settings)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait busily between two tiles
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
         _report_unmatched(settings, scanned, redactor, on_event)
-        scratch = Path(temporary)
         draws = not settings.reports or OVERVIEW_REPORT in settings.reports
+        overviews = KeptOverviews(folder, Path(temporary), every=draws)
         try:
-            kept = scratch if draws else None
-            prepared = _prepare(settings, scanned, redactor, on_event=on_event, scratch=kept, clouds=clouds)
-            return _run_prepared(settings, prepared, key, on_event, scratch)
+            prepared = _prepare(settings, scanned, redactor, on_event=on_event, kept=overviews, clouds=clouds)
+            return _run_prepared(settings, prepared, key, on_event, overviews)
         except BaseException as error:
             if kept := keep_refused(folder, key, redactor):
                 on_event(Message(kept))
@@ -341,7 +347,9 @@ def _refuse_results_as_inputs(settings: Settings) -> None:
             )
 
 
-def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event: EventHandler, scratch: Path) -> Run:
+def _run_prepared(
+    settings: Settings, prepared: PreparedRun, key: str, on_event: EventHandler, overviews: KeptOverviews
+) -> Run:
     """Annotate and report in the run folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     if settings.reference:
@@ -361,14 +369,15 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
                     write_sources(folder, key, prepared.redactor.originals)
             if not store.has_manifest:
                 store.write_manifest(manifest)
+            overviews.save()
 
         _annotate(store, settings, prepared, on_event, write_manifest)
         on_event(Message("Writing the reports"))
         release_freed_memory()
-        names = ((a.info.id, b.info.id) for a, b in zip(prepared.plan.images, plan.images, strict=True))
-        rename_overviews(scratch, names)
-        record = read_record(folder, scratch=scratch, changes=settings.model_dump(include=set(OBJECTS)))
-        return Run(record, folder, write_run_reports(record, folder, writers, on_event))
+        record = read_record(folder, overviews=overviews, changes=settings.model_dump(include=set(OBJECTS)))
+        reports = write_run_reports(record, folder, writers, on_event)
+        overviews.save()
+        return Run(record, folder, reports)
 
 
 def _report_plan(plan: Plan, on_event: EventHandler) -> None:

@@ -26,7 +26,6 @@ from ...readers.overview import (
     ReducedImage,
     dilate,
     overview_bytes,
-    read_overview,
 )
 from ...readers.raster.bands import find_channels
 from ...readers.raster.radiometry import implausible_values, offset_note
@@ -39,6 +38,7 @@ from ...readers.slide.tma import FACT as TMA
 from ...readers.slide.tma import find_cores
 from ...readers.vectors import split_layer
 from ..config import Settings, is_path
+from .kept_overviews import KeptOverviews
 from .tissue import GivenTissue, mask_to_polygons, read_tissue
 from .windows import visibility_note
 
@@ -123,8 +123,6 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
-    overview: ReducedImage | None
-    """What was read of a map; the channels of the stretch come first. None for other images."""
     note: str = ""
     """What the numbers say against the stated scale and offset, or the window of a study, and whether it is sampled."""
 
@@ -147,13 +145,16 @@ def compute_overview_stats(
     settings: Settings,
     annotator: Annotator | None,
     on_step: OnStep = lambda _share, _step: None,
+    kept: KeptOverviews | None = None,
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
+
+    kept: where overviews are kept, and found again.
 
     Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known, or physical values
     and the numbers contradict the stated scale and offset. Where it does not need them, a note tells of it.
     """
-    no_rgb_reason = ""
+    no_rgb_reason, keeper = "", kept or KeptOverviews()
     try:
         rgb = rgb_channels(info.channels)
     except ReadError as error:
@@ -168,9 +169,7 @@ def compute_overview_stats(
 
     def read(image: Image) -> ReducedImage:
         limit = _overview_limit(image, spec, fits=fits)
-        return read_overview(
-            image, limit=limit, on_progress=lambda share: on_step(READ * share, "reading"), reopen=open_image
-        )
+        return keeper.read(image, limit, lambda share: on_step(READ * share, "reading"))
 
     info, overview = _without_padding(info, names, read)
     with open_image(info, names) as image:
@@ -199,9 +198,9 @@ def compute_overview_stats(
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
-            spec = _fit(annotator, image, spec, stretch, roi.area, first, on_step)
+            spec = _fit(annotator, image, spec, stretch, roi.area, first, on_step, keeper)
     note = " ".join(filter(None, (note, _sampling_note(first))))
-    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, first if info.kind == "map" else None, note)
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, note)
 
 
 def _sampling_note(overview: ReducedImage) -> str:
@@ -326,6 +325,7 @@ def _fit(
     area: BaseGeometry | None,
     first: ReducedImage,
     on_step: OnStep,
+    kept: KeptOverviews,
 ) -> InputSpec:
     """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
 
@@ -341,7 +341,7 @@ def _fit(
     def on_progress(share: float) -> None:
         on_step(READ + (FITTED - READ) * share, "reading")
 
-    found = first if costly else read_overview(image, limit=limit, on_progress=on_progress, reopen=open_image)
+    found = first if costly else kept.read(image, limit, on_progress)
     pixels, valid, _, scale, _ = found
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage

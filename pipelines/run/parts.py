@@ -2,7 +2,8 @@
 
 A part is written and synced before the line of `results.jsonl` that states where it lies, with its length and checksum.
 What a killed process wrote after its last line belongs to no line and is never read. A process writes only to files
-that it has made, so that nothing needs a lock:
+that it has made, so that nothing needs a lock. A file for each part, renamed when whole, is as safe, but slower and
+larger where regions have few findings (docs/figures.md, "How results are stored"):
 
     parts/findings-000001.arrows    Arrow IPC streams, one for each batch of results, one after the other
     parts/rasters-000001.zst        compressed arrays, one after the other
@@ -31,6 +32,7 @@ import shapely
 from ...model.finding import Finding, Kind, PackedRaster
 from ...model.findings_table import FindingsTable, Objects, objects
 from ...readers.files import open_regular
+from ...reports.arrow import Codes, binary_array, plain_array, text_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -252,17 +254,19 @@ def _encode(findings: Sequence[Finding]) -> bytes:
     columns: dict[str, pa.Array[Any]] = {
         "label": _coded(table.label, pa.binary()),
         "kind": _coded(table.kind, pa.string()),
-        "score": _plain(table.score, valid=~np.isnan(table.score)),
-        "geometry": _binary(shapely.to_wkb(table.geometries, byte_order=1).tolist()),
+        "score": plain_array(table.score, valid=~np.isnan(table.score)),
+        "geometry": binary_array(shapely.to_wkb(table.geometries, byte_order=1).tolist()),
     }
     flags = {"text_cut": table.text_cut, "cut": table.cut, "plane": table.plane.astype(np.int32)}
-    columns |= {name: _plain(values) for name, values in flags.items() if values.any()}
+    columns |= {name: plain_array(values) for name, values in flags.items() if values.any()}
     if any(table.text):
-        columns["text"] = _texts(table.text.tolist())
+        columns["text"] = text_array(table.text.tolist(), pa.binary())
     if not np.isnan(table.window).all():
-        columns |= {f"window_{side}": _plain(table.window[:, at]) for at, side in enumerate(_SIDES)}
-    columns |= {f"number.{_quoted(name)}": _plain(values) for name, values in table.numbers.items()}
-    columns |= {f"note.{_quoted(name)}": _texts(values.tolist()) for name, values in table.notes.items()}
+        columns |= {f"window_{side}": plain_array(table.window[:, at]) for at, side in enumerate(_SIDES)}
+    columns |= {f"number.{_quoted(name)}": plain_array(values) for name, values in table.numbers.items()}
+    columns |= {
+        f"note.{_quoted(name)}": text_array(values.tolist(), pa.binary()) for name, values in table.notes.items()
+    }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
@@ -321,50 +325,16 @@ def _not_finite(name: str) -> ValueError:
     return ValueError(f"{name} is not finite")
 
 
-# `pa.array`, `to_numpy` and others import pandas, and `cast` and `dictionary_encode` pyarrow.compute, each a fifth of a
-# second: arrays are made of bytes, and read as bytes.
-
-
-def _plain(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None) -> "pa.Array[Any]":
-    """Numbers or flags (N,), null where they are not valid."""
-    import pyarrow as pa
-
-    content = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else np.ascontiguousarray(values)
-    bits = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(content)])
-
-
-def _binary(rows: Sequence[bytes | None], kind: "pa.DataType | None" = None) -> "pa.Array[Any]":
-    """Bytes, or null, as `kind`, binary by default. Raises `ValueError` for more than a part can have."""
-    import pyarrow as pa
-
-    ends = np.cumsum([0, *(len(row or b"") for row in rows)])
-    if ends[-1] > MAX_PART_BYTES:
-        msg = f"a column of {ends[-1]} bytes is too long for a part"
-        raise ValueError(msg)
-    valid = np.array([row is not None for row in rows], dtype=np.bool_)
-    bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    content = pa.py_buffer(b"".join(row or b"" for row in rows))
-    offsets = pa.py_buffer(ends.astype(np.int32))
-    return pa.Array.from_buffers(kind or pa.binary(), len(rows), [bits, offsets, content])
-
-
-def _texts(values: Iterable[str | None], kind: "pa.DataType | None" = None) -> "pa.Array[Any]":
-    """Texts as UTF-8, in which surrogates, as file names have them, are encoded too: no strings to Arrow."""
-    return _binary([None if one is None else one.encode("utf-8", "surrogatepass") for one in values], kind)
+# `to_numpy` and others import pandas, which takes a fifth of a second: arrays are read as bytes, as `arrow` makes them.
 
 
 def _coded(values: Objects, kind: "pa.DataType") -> "pa.Array[Any]":
-    """Texts as numbers of those that differ."""
-    import pyarrow as pa
-
-    codes: dict[str, int] = {}
-    numbers = np.array([codes.setdefault(one, len(codes)) for one in values.tolist()], dtype=np.int32)
-    return pa.DictionaryArray.from_arrays(_plain(numbers), _texts(codes, kind))
+    codes = Codes()
+    return codes.array(codes.add(values.tolist()), kind)
 
 
 def _values(column: "pa.Array[Any]") -> npt.NDArray[Any]:
-    """The inverse of `_plain`: floats are NaN where they are null. Raises `TypeError` for other columns."""
+    """The inverse of `plain_array`: floats are NaN where they are null. Raises `TypeError` for other columns."""
     import pyarrow as pa
 
     if pa.types.is_boolean(column.type):
@@ -381,7 +351,7 @@ def _bits(column: "pa.Array[Any]", buffer: int) -> npt.NDArray[np.bool_]:
 
 
 def _rows(column: "pa.Array[Any]") -> list[bytes | None]:
-    """The inverse of `_binary`. Raises `TypeError` for other columns."""
+    """The inverse of `binary_array`. Raises `TypeError` for other columns."""
     import pyarrow as pa
 
     if column.type not in (pa.binary(), pa.string()):

@@ -38,7 +38,7 @@ from ..progress import EventHandler, Inspecting
 from ..slice_choice import slices_text
 from .analysis_scale import analysis_scale
 from .domain_check import check_domain
-from .kept_overviews import keep_overview
+from .kept_overviews import KeptOverviews
 from .masks import PlannedMask, plan_mask
 from .overview_stats import FITTED, OUTSIDE, NothingChosenError, OnStep, compute_overview_stats
 from .picture import fit_to_picture
@@ -224,13 +224,13 @@ def make_plan(
     on_event: EventHandler = lambda _: None,
     *,
     ready: bool = True,
-    scratch: Path | None = None,
+    kept: KeptOverviews | None = None,
     clouds: Mapping[str, FoundMask] | None = None,
 ) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
 
-    An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels. Overviews of maps
-    are kept in the folder `scratch`, if any. `clouds` are the masks of images that the cloud model has made.
+    An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels. `kept` are the
+    overviews that need not be read, and keeps others. `clouds` are the masks of images that the cloud model has made.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
     `ReadError` where none could be read.
@@ -245,7 +245,7 @@ def make_plan(
             on_event(Inspecting(image, number, len(infos), share, step))
 
         try:
-            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready, scratch=scratch, clouds=clouds))
+            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready, kept=kept, clouds=clouds))
         except LimnerError as error:
             failed[info.id] = error
         on_step(1.0, "planning")
@@ -313,18 +313,16 @@ def _plan_image(
     on_step: OnStep,
     *,
     ready: bool,
-    scratch: Path | None,
+    kept: KeptOverviews | None,
     clouds: Mapping[str, FoundMask] | None,
 ) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     headers = plan_headers(info, annotator, settings)  # before the overview is read
     info, spec, planes, montage, grid = headers.info, headers.spec, headers.planes, headers.montage, headers.grid
     mask, mask_warnings = plan_mask(settings, info, clouds)
-    stats = compute_overview_stats(info, spec, settings, annotator, on_step)
+    stats = compute_overview_stats(info, spec, settings, annotator, on_step, kept)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
-    if scratch is not None and stats.stretch is not None and stats.overview is not None:
-        keep_overview(scratch, info.id, stats.overview, stats.stretch)
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):
         on_step(FITTED, "fitting the model to")

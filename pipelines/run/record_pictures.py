@@ -1,10 +1,9 @@
-"""Pictures for reports, read again from an image's files: its overview, and single slices of a stack."""
+"""Pictures for reports: the overview of an image, which may be kept, and what is read again from its files."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from ...readers.registry import open_image
 from ...readers.render import Stretch, render
 from ...reports.writer import ImageRecord, Overview
 from ..pixel_size import ground_metres, pixel_aspect
-from .kept_overviews import load_overview
+from .kept_overviews import KeptOverviews
 from .overview_stats import needed_channels
 from .plan import ImagePlan
 
@@ -26,7 +25,7 @@ _KEPT_BYTES: Final = 128 << 20
 Item = TypeVar("Item")
 
 
-def with_kept_overviews(images: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
+def with_shared_overviews(images: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     """The images, with the overviews that were asked for last kept in memory.
 
     Several reports show them, and reading one of a slide takes seconds.
@@ -51,9 +50,9 @@ def _bytes(overview: Overview | None) -> int:
 
 
 def overview_picture(
-    plan: ImagePlan, original: Callable[[], ImageInfo], planes: Callable[[], Iterable[int]], scratch: Path | None
+    plan: ImagePlan, original: Callable[[], ImageInfo], planes: Callable[[], Iterable[int]], kept: KeptOverviews
 ) -> Overview | None:
-    """The kept overview, or read again; None where it cannot be rendered, or the image is missing or has changed.
+    """The overview of an image; None where it cannot be rendered, or the image is missing or has changed.
 
     The overview of a stack is a montage of slices, those of `planes` first. Errors would show real paths.
     """
@@ -61,12 +60,14 @@ def overview_picture(
         return None
     try:
         info = original()
-        kept = load_overview(scratch, plan.info.id, info.size) if scratch is not None else None
-        if kept is not None:
-            return _turned(plan, kept, Montage.of(info))
-        montage = Montage.of(info, planes() if info.kind == "study" else ())
-        with _open(plan, plan.stretch, info) as image:
-            return _read(plan, plan.stretch, image, montage, OVERVIEW_SIDE)
+        if info.kind == "study":
+            with _open(plan, plan.stretch, info) as image:
+                return _read(plan, plan.stretch, image, Montage.of(info, planes()), OVERVIEW_SIDE)
+        found = kept.load(info, needed_channels(info, plan.spec, plan.stretch.channels), OVERVIEW_SIDE)
+        if found is None:
+            with _open(plan, plan.stretch, info) as image:
+                found = kept.read(image, OVERVIEW_SIDE)
+        return _turned(plan, _rendered(found, plan.stretch), Montage.of(info))
     except LimnerError:
         return None
 

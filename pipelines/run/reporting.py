@@ -45,12 +45,13 @@ from .analysed import analysed_cores, masked_cores
 from .areas import image_areas, nothing_analysed
 from .features import ReadRaster, feature_shape, read_features
 from .findings_cache import FindingsCache
+from .kept_overviews import KeptOverviews
 from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY
 from .parts import PARTS, placeless, unpack_raster
 from .plan import NO_MODEL, NOT_CHOSEN, ImagePlan
-from .record_pictures import overview_picture, part_pictures, slice_pictures, with_kept_overviews
+from .record_pictures import overview_picture, part_pictures, slice_pictures, with_shared_overviews
 from .redaction import Redactor, read_sources, restore_paths
 from .run_files import StoreError
 from .run_folder import Entry, read_chunks, read_entries, read_raster
@@ -189,8 +190,10 @@ def _redact(folder: Path, text: str) -> str:
         return "the reason may hold a name"
 
 
-def read_record(folder: Path, *, scratch: Path | None = None, changes: Mapping[str, object] | None = None) -> Record:
-    """The run in a folder, as writers need it; findings are read when needed, and overviews if not kept in `scratch`.
+def read_record(
+    folder: Path, *, overviews: KeptOverviews | None = None, changes: Mapping[str, object] | None = None
+) -> Record:
+    """The run in a folder, as writers need it; findings are read when needed, and overviews unless they were kept.
 
     `changes` are settings of objects that differ from the manifest's. An interrupted run is reported as far as it went.
     Raises `RequestError` and `StoreError`.
@@ -203,7 +206,9 @@ def read_record(folder: Path, *, scratch: Path | None = None, changes: Mapping[s
     def raster(entry: Entry, name: str) -> npt.NDArray[Any] | None:
         return read_raster(folder, entry, name) if name in entry.rasters else None
 
-    return _make_record(manifest, read_entries(folder), cache, raster, read_sources(folder), scratch)
+    return _make_record(
+        manifest, read_entries(folder), cache, raster, read_sources(folder), overviews or KeptOverviews(folder)
+    )
 
 
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
@@ -221,7 +226,7 @@ def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> 
         kept = found[entry.region].rasters.get(name)
         return unpack_raster(kept) if isinstance(kept, PackedRaster) else kept
 
-    return _make_record(manifest, entries, FindingsCache("memory", chunks), raster, {})
+    return _make_record(manifest, entries, FindingsCache("memory", chunks), raster, {}, KeptOverviews())
 
 
 def _make_record(
@@ -230,7 +235,7 @@ def _make_record(
     cache: FindingsCache,
     raster: "_ReadRaster",
     sources: Mapping[str, str],
-    scratch: Path | None = None,
+    overviews: KeptOverviews,
 ) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
@@ -245,8 +250,8 @@ def _make_record(
     kept = bool(manifest["config"].get("probabilities"))
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
-        images=with_kept_overviews(
-            _image_record(plan, entries, cache, raster, sources, name=name, scratch=scratch, kept=kept)
+        images=with_shared_overviews(
+            _image_record(plan, entries, cache, raster, sources, name=name, overviews=overviews, kept=kept)
             for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
@@ -295,7 +300,7 @@ def _image_record(
     sources: Mapping[str, str],
     *,
     name: str,
-    scratch: Path | None,
+    overviews: KeptOverviews,
     kept: bool,
 ) -> ImageRecord:
     found = [entries.get(region.key) for region in plan.regions]
@@ -345,7 +350,7 @@ def _image_record(
         info=plan.info,
         findings=lambda: objects()[0],
         changes=lambda: objects()[1],
-        overview=lambda: overview_picture(plan, original, lambda: objects()[0].planes, scratch),
+        overview=lambda: overview_picture(plan, original, lambda: objects()[0].planes, overviews),
         areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         analysis=_analysis_summary(plan) | ({"Objects": text} if (text := cache.settings.text) else {}),

@@ -11,6 +11,7 @@ from ...readers.errors import LimnerError
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
 SOURCES = "sources.json"
+OVERVIEWS = "overviews"
 REVIEWS: Final = ".reviews"
 """What the folder with the reviews of a run has after its name."""
 

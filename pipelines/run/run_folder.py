@@ -27,13 +27,13 @@ from ...readers.errors import RequestError, excerpt
 from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
 from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
-from .run_files import MANIFEST, RESULTS, SOURCES, StoreError, as_store_error, as_store_errors
+from .run_files import MANIFEST, OVERVIEWS, RESULTS, SOURCES, StoreError, as_store_error, as_store_errors
 
 MAX_MANIFEST_BYTES: Final = 2**30
 MAX_LINE_BYTES: Final = 2**20
 FORMAT: Final = 3
 """Of manifest and results: 2 had the findings in the lines, 1 is older."""
-_BEFORE_MANIFEST = (RESULTS, PARTS, KEY_FILE, SOURCES, "cloud-mask")  # files that are written first
+_BEFORE_MANIFEST = (RESULTS, PARTS, OVERVIEWS, KEY_FILE, SOURCES, "cloud-mask")  # of a run without it
 _CHECKSUM: Final = "sha256"  # the last key of a manifest: the digest of everything else in it
 _STATUSES: Final = get_args(Status)
 

@@ -19,15 +19,17 @@ from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms, path_varian
 from ...readers.registry import readers
 from ...reports.dicom.objects import report_of
 from ...reports.html.embedding import block_contents
+from ..cli.terminal import plural
 from .cloud_mask import FOLDER as CLOUDS
 from .dicom_objects import OBJECTS
+from .kept_overviews import KeptOverviews, damaged_overviews
 from .manifest import load_manifest
 from .parts import PARTS
 from .plan import ImagePlan
 from .receipts import SENT
 from .redaction import Redactor, read_sources, redact_output, restore_paths
 from .reporting import load_writers, read_record, write_reports
-from .run_files import MANIFEST, RESULTS, SOURCES
+from .run_files import MANIFEST, OVERVIEWS, RESULTS, SOURCES
 from .run_folder import has_checksum, read_chunks, read_entries, read_findings, read_manifest
 
 _OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE, OBJECTS, SENT}  # and the parts
@@ -44,7 +46,7 @@ class Verified:
 
     status: Status
     check: str
-    """manifest, version, results, inputs, reports, names, labels or private files."""
+    """manifest, version, results, inputs, overviews, reports, names, labels or private files."""
     text: str
 
 
@@ -85,6 +87,7 @@ def verify(folder: Path) -> list[Verified]:
     else:
         results, inputs = list(_results(folder, manifest)), list(_inputs(images, sources))
         found += results + inputs
+        found += _overviews(folder)
         if any(one.status == "right" for one in results):  # else no report can be written again
             found += _reports(folder, manifest, intact=all(one.status == "right" for one in inputs))
     return [*found, *unsafe.verified(folder), *_private_files(folder, images, manifest)]
@@ -146,12 +149,21 @@ def _inputs(images: Sequence[ImageInfo], sources: Mapping[str, str]) -> Iterator
         yield Verified("right" if same else "fault", "inputs", text)
 
 
+def _overviews(folder: Path) -> Iterator[Verified]:
+    """Whether the overviews that are kept are whole; reports are written again without them."""
+    found = damaged_overviews(folder)
+    for name in (name for name, damaged in found.items() if damaged):
+        yield Verified("note", "overviews", f"{OVERVIEWS}/{name} is damaged: it is read from the image again")
+    if whole := len(found) - sum(found.values()):
+        yield Verified("right", "overviews", f"{plural(whole, 'kept overview')}, each by its sha256")
+
+
 def _reports(folder: Path, manifest: Mapping[str, Any], *, intact: bool) -> Iterator[Verified]:
     """Whether the reports are those that this version writes from the results, byte for byte."""
     config = manifest["config"]
     names, options = config["reports"], config.get("report_options")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    files = {name for name in files - _OWN if not name.startswith((f"{PARTS}/", f"{CLOUDS}/"))}
+    files = {name for name in files - _OWN if not name.startswith((f"{PARTS}/", f"{OVERVIEWS}/", f"{CLOUDS}/"))}
     files = {name for name in files if not Path(name).name.startswith(".part-")}
     with tempfile.TemporaryDirectory(prefix="limner-") as temporary:
         again = Path(temporary)
@@ -174,7 +186,7 @@ def _reports(folder: Path, manifest: Mapping[str, Any], *, intact: bool) -> Iter
 
 def _write_again(folder: Path, again: Path, names: Sequence[str], options: Mapping[str, str] | None) -> set[str]:
     """Write reports elsewhere; returns their names."""
-    for _ in write_reports(read_record(folder), again, load_writers(names, options)):
+    for _ in write_reports(read_record(folder, overviews=KeptOverviews()), again, load_writers(names, options)):
         pass
     return {path.relative_to(again).as_posix() for path in again.rglob("*") if path.is_file()}
 
@@ -235,7 +247,9 @@ class _ClearNames:
             yield Verified("note", "names", f"{text}: do not pass it on with the other reports")
         files = [path for path in files if not report_of(path.name)]
         variants = _search_terms([*self.paths, *self.hidden.values()])
-        clear = [path for path in files if _mentions(path, variants) or any(image in path.name for image in self.ids)]
+        pixels = folder / OVERVIEWS  # whose bytes are not searched
+        clear = [path for path in files if any(image in path.name for image in self.ids)]
+        clear += [path for path in files if path not in clear and path.parent != pixels and _mentions(path, variants)]
         clear += [folder / PARTS] if _found(_stored_texts(folder), variants) else []
         for path in clear:
             yield Verified("fault", "names", f"{path.name} holds the name of a slide or study: do not pass it on")

@@ -18,7 +18,7 @@ from .parts import PARTS
 from .plan import ImagePlan
 from .processes import held_bytes
 from .receipts import SENT
-from .run_files import MANIFEST, RESULTS, SOURCES, as_store_errors
+from .run_files import MANIFEST, OVERVIEWS, RESULTS, SOURCES, as_store_errors
 from .run_folder import MAX_LINE_BYTES, Entry, no_run, other_contents, parse_entry
 
 State = Literal["planning", "loading", "annotating", "reporting", "ended", "stopped"]
@@ -33,7 +33,7 @@ _WORDS: Final[dict[State, str]] = {
     "ended": "ended",
     "stopped": "stopped or killed before it ended; the same command resumes it",
 }
-_OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE, OBJECTS, SENT, PARTS}
+_OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE, OBJECTS, SENT, PARTS, OVERVIEWS}
 _BLOCK: Final = 2**20
 _SHOWN: Final = 5  # failures of a run that are shown when it is first looked at
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,6 +127,29 @@ def test_large_outlines_are_written_in_more_parts(two_maps: Record, out: Path, m
     (path, _) = GeoParquet().write(two_maps, out)
     assert pq.ParquetFile(path).num_row_groups > 2
     assert gpd.read_parquet(path).sort_values("finding").reset_index(drop=True).equals(before)
+
+
+def test_a_file_is_written_without_pandas(out: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+import pyproj, shapely
+from limner.model.finding import Finding
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo
+from limner.reports.geoparquet import GeoParquet
+from limner.reports.writer import ImageRecord, Record
+
+where = Placement(((10, 0, 5e5), (0, -10, 4e6)), "m", pyproj.CRS(32618).to_wkt())
+info = ImageInfo("map.tif", "raster", (99, 99), (Channel("b1"),), where, id="map")
+found = [Finding("a", shapely.box(n, 0, n + 1, 1), "area", text="t" * n, notes={"n": "m"}) for n in range(9)]
+image = ImageRecord(info, lambda: found, lambda: None, ())
+(path,) = GeoParquet().write(Record((image,), (), {"name": "toy"}, ("a",), "1"), Path(sys.argv[1]))
+print(sorted({"pandas", "geopandas", "pyarrow.compute"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert len(gpd.read_parquet(out / "findings-map.parquet")) == 9
 
 
 def test_neighbours_on_the_curve_touch() -> None:
