@@ -116,7 +116,7 @@ def outlines(row: int, across: int) -> npt.NDArray[np.object_]:
     return shapes
 
 
-def make(folder: Path, count: int, *, slide: bool, boxes: bool) -> None:
+def make(folder: Path, count: int, *, slide: bool, boxes: bool = False) -> None:
     """A run folder with so many findings, of a scene or a slide, and the same outlines as a pickle of WKB.
 
     Of more than a million there is no pickle, so that memory does not grow with them.
