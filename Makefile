@@ -106,7 +106,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/run_page.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/view.py # needs Chromium
 	cd .venv-test && bin/python ../tests/bench/dicom_objects.py # says so where dciodvfy is not installed
-	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
+	cd .venv-test && bin/python ../tests/bench/memory_table.py
+	cd .venv-test && bin/python ../tests/bench/memory_table.py --held-out
 	.venv-test/bin/limner models fetch gland
 	cd .venv-test && bin/python ../tests/bench/flat_slide.py
 	cd .venv-test && bin/python ../tests/bench/stain_table.py

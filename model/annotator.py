@@ -172,7 +172,7 @@ class Annotator(Protocol):
         ...
 
 
-TORCH_BYTES: Final = 0.07 * 2**30
+TORCH_BYTES: Final = 0.1 * 2**30
 """Bytes of torch without transformers, for `Cost.libraries`: measured."""
 
 

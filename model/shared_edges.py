@@ -136,7 +136,8 @@ class Rings:
         rings that are touched count as one there may be, and what lies on no such way is taken away from its ends.
         """
         x, y = (np.ascontiguousarray(axis).view(np.uint64) for axis in self.xy.T)
-        place = (x * _FACTORS[0]) ^ (y * _FACTORS[1])
+        place = (x ^ (x >> np.uint64(32))) * _FACTORS[0]  # the lower bits of whole numbers are all 0
+        place ^= (y ^ (y >> np.uint64(32))) * _FACTORS[1]
         place[self.ends[1:] - 1] = np.arange(len(self.polygon))  # a ring ends where it begins
         del x, y
         order = np.argsort(place)

@@ -31,7 +31,7 @@ ORDER: Final = ("label", "plane", "y0", "x0", "y1", "x1", "kind")
 DOWNWARD: Final = ("plane", "y0")
 """The fields of the order in which `neighbours` needs records."""
 
-_RUN: Final = 400_000  # records that are sorted in memory
+_RUN: Final = 200_000  # records that are sorted in memory
 
 Records = npt.NDArray[np.void]
 

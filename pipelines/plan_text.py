@@ -18,6 +18,7 @@ from .run.execute import PreparedRun
 from .run.plan import ImagePlan
 
 _REGIONS = "regions to analyse"
+_ASSUMED = "for outlines of a vertex per 200 analysed pixels, and more where outlines are finer"
 _CLUSTERS = (1, 4, 16, 64, 256, 1024)  # machines
 
 
@@ -35,7 +36,11 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
     if prepared.annotator is None:
         parts.append(NO_MODEL_CHOSEN)
     parts_of = ("stacks", len(plan.volumes)) if plan.volumes else ("tiles", known.tiles)
-    rows = [(_REGIONS, str(known.regions)), (f"{parts_of[0]} to analyse", str(parts_of[1])), *_memory_rows(known)]
+    rows = [
+        (_REGIONS, str(known.regions)),
+        (f"{parts_of[0]} to analyse", str(parts_of[1])),
+        *_memory_rows(prepared, known),
+    ]
     if known.cost is not None and known.cost.tokens:
         rows.append(("tokens per region", _tokens_text(known.cost)))
     return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
@@ -119,8 +124,8 @@ def _area_text(image: ImagePlan, area: BaseGeometry) -> str:
     return f"{100 * share:.2f} % of the {'picture' if len(info.planes) == 1 else 'slices'}, {size}"
 
 
-def _memory_rows(known: Estimate) -> list[Row]:
-    """The estimated memory of a worker, and the free memory."""
+def _memory_rows(prepared: PreparedRun, known: Estimate) -> list[Row]:
+    """The estimated memory of a worker and of the run, and the free memory."""
     cost, place = known.cost, "on this machine"
     worker = f"about {bytes_text(known.memory)}, estimated"
     rows: list[Row] = []
@@ -140,6 +145,10 @@ def _memory_rows(known: Estimate) -> list[Row]:
     if known.planning is not None:
         planning = f"{bytes_text(known.planning)} at most, measured; a run needs it before its workers start"
         rows.append(("memory for planning", planning))
+    if prepared.annotator is not None and not prepared.unavailable:
+        rows.append(("memory for reports", f"about {bytes_text(known.reports)}, estimated {_ASSUMED}"))
+        code = f"and {bytes_text(known.code)} of libraries' code, which the system lets go of where it must"
+        rows.append(("memory of the run", f"about {bytes_text(known.run)} at its peak, estimated, {code}"))
     return [("memory per worker", worker), *rows, ("memory free", free)]
 
 

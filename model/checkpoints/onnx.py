@@ -38,7 +38,7 @@ MAX_BYTES: Final = 2**31  # of a network's file, by its format
 SECONDS: Final = 120  # in which an untrusted network must load and run on one tile
 MEGABYTES: Final = 3072  # of address space in which it must do so, beside four times its file's size
 
-_LIBRARIES: Final = 0.03 * 2**30  # bytes of onnxruntime in a process: measured
+_LIBRARIES: Final = 0.01 * 2**30  # bytes of onnxruntime in a process: measured
 _HELD: Final = 2.5  # bytes of a loaded network per byte of its file, which has weights in one layout only: 2.0 to 3.2
 
 _tried: dict[tuple[object, ...], float] = {}  # what each took, in bytes

@@ -18,7 +18,8 @@ from ...readers.regions import Region, Span
 from ...readers.sandbox import release_sandbox
 from .engines import Job, Task, WorkerProcess
 from .execute import PreparedRun
-from .memory import release_freed_memory, worker_bytes
+from .memory import REPORT_CODE, parent_bytes, release_freed_memory, report_bytes, started, worker_bytes
+from .processes import code_bytes, peak_bytes
 from .worker import RegionJob
 
 LIMIT_S = 120.0
@@ -52,8 +53,19 @@ class Estimate:
     """Work of a region by its tiles, proportional to time."""
     planning: float | None = None
     """Most bytes that this process has held so far, as a run will before its workers start; None where not known."""
+    annotating: float = 0.0
+    """Bytes of all processes of a run while regions are annotated; with Ray, of a worker."""
+    reports: float = 0.0
+    """Bytes of a run while it writes reports, if as much is found as `memory.report_bytes` assumes."""
+    code: float = 0.0
+    """Bytes of the code of libraries in the process that leads a run, which the system lets go of where it must."""
     untimed: str = ""
     """Why the time cannot be measured, "" where it can."""
+
+    @property
+    def run(self) -> float:
+        """Bytes of a run at its peak: while it plans, annotates, or writes reports."""
+        return max(self.planning or 0.0, self.annotating, self.reports)
 
     @property
     def regions(self) -> int:
@@ -87,13 +99,22 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
 
     Raises `RequestError`.
     """
-    images = prepared.plan.images
+    images, settings = prepared.plan.images, prepared.settings
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
-    limit = prepared.limit
-    kept = prepared.probabilities
-    needed = worker_bytes(images, None, batch=batch, limit=limit, probabilities=kept)
-    basic = Estimate(needed, None, free_memory(), shapes, work, peak_memory())
+    asked = prepared.division.workers
+    workers = started(images, batch=batch, workers=asked)
+    others, code = parent_bytes(settings), code_bytes() + REPORT_CODE
+
+    def estimated(cost: Cost | None) -> Estimate:
+        each = worker_bytes(
+            images, cost, batch=batch, limit=prepared.limit, probabilities=prepared.probabilities, workers=asked
+        )
+        annotating = each if settings.engine == "ray" else others + workers * each
+        reports = report_bytes(settings, images, cost)
+        return Estimate(each, cost, free_memory(), shapes, work, peak_bytes(), annotating, reports, code)
+
+    basic = estimated(None)
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
@@ -106,11 +127,9 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
         if not known:
             return basic
         cost = max((known[shape] for shape in shapes), key=lambda one: one.memory)
-        found = replace(basic, cost=cost, work={shape: one.work for shape, one in known.items()})
-        memory = worker_bytes(images, cost, batch=batch, limit=limit, probabilities=kept)
-        found = replace(found, memory=memory)
+        found = replace(estimated(cost), work={shape: one.work for shape, one in known.items()})
         if cost.device == "cpu":
-            return replace(found, untimed=_does_not_fit(memory, basic.free))
+            return replace(found, untimed=_does_not_fit(found.memory, basic.free))
         from ...model.checkpoints.memory import free_gpu_memory
 
         free = free_gpu_memory(cost.device)
@@ -287,11 +306,6 @@ class _Monitor:
                 msg = f"{late} within {self.seconds:.0f} s, the time limit of a plan"
                 raise _LimitError(msg)
         return self.worker.receive()
-
-
-def peak_memory() -> float | None:
-    """Most bytes that this process has held so far; None where the system does not report it."""
-    return parse_fields(Path("/proc/self/status")).get("VmHWM")
 
 
 def total_memory() -> float | None:

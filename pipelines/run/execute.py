@@ -38,6 +38,7 @@ from .memory import Division, Headroom, cache_limit, divide, memory_limit, relea
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .option_checks import check_options
 from .plan import NO_MODEL, Plan, make_plan
+from .processes import forget_peak, peak_bytes
 from .redaction import (
     Redactor,
     keep_refused,
@@ -71,6 +72,8 @@ class PreparedRun:
     redactor: Redactor
     division: Division
     """Workers and batches that fit into the memory that the run may take."""
+    settings: Settings
+    """Those it was prepared with."""
     unavailable: str = ""
     """Why the annotator cannot work on this machine yet, "" where it can or was not asked."""
     limit: float | None = None
@@ -97,7 +100,9 @@ class PreparedRun:
         )
 
 
-def _limit_caches(settings: Settings) -> None:
+def _watch_memory(settings: Settings) -> None:
+    """Begin to watch what planning takes, and limit the caches of readers."""
+    forget_peak()
     if settings.memory:
         limit_caches(cache_limit(memory_limit(settings)))
 
@@ -116,7 +121,7 @@ def prepare(
     that is not on this machine is no error but `PreparedRun.unavailable`, and a remote model is not contacted.
     """
     check_options(settings)
-    _limit_caches(settings)
+    _watch_memory(settings)
     scanned, redactor = scan_with_redaction(settings, key)
     _report_unmatched(settings, scanned, redactor, on_event)
     return _prepare(settings, scanned, redactor, only_plan=only_plan, on_event=on_event, clouds=clouds)
@@ -155,10 +160,12 @@ def _prepare(
         workers = worker_count(settings)
         if len(plan.volumes) == len(plan.images):
             workers = min(workers, len(plan.images))  # a stack is the work of one
-        division = divide(settings, plan.images, cost, workers=workers, probabilities=scores)
+        planning = peak_bytes() or 0.0
+        division = divide(settings, plan.images, cost, workers=workers, probabilities=scores, planning=planning)
     except LimnerError as error:
         raise redactor.error(error) from None
-    return PreparedRun(plan, choice, annotator, labels, redactor, division, unavailable, memory_limit(settings), scores)
+    limit = memory_limit(settings)
+    return PreparedRun(plan, choice, annotator, labels, redactor, division, settings, unavailable, limit, scores)
 
 
 def _check_probabilities(settings: Settings, annotator: Annotator | None) -> None:
@@ -217,7 +224,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     clouds = _cloud_masks(settings, folder, on_event)
     on_event(Message("Scanning the inputs"))
     check_options(settings)
-    _limit_caches(settings)
+    _watch_memory(settings)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait busily between two tiles
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)

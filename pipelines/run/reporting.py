@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -173,7 +174,8 @@ def _written(record: Record, folder: Path, writer: Writer, outcome: _Outcome) ->
         return WrittenReport(writer.name, error=_redact(folder, str(outcome)))
     if isinstance(outcome, OSError):
         found = _redact(folder, str(outcome))
-        why = f"{folder} must be writable (found: {found}). Free disk space, then run `limner report {folder}`."
+        where = f"{folder} and the folder of temporary files, {tempfile.gettempdir()},"
+        why = f"{where} must be writable (found: {found}). Free disk space, then run `limner report {folder}`."
         return WrittenReport(writer.name, error=why)
     found = excerpt(_redact(folder, f"{type(outcome).__name__}: {outcome}"), 200)
     why = f"The writer must not fail (found: {found}). Report this as a bug of the writer."

@@ -42,6 +42,7 @@ class TiledImage(BaseImage):
         padding = None if padding is None else padding[self._channel_indices]
         self._levels, self._dtype = levels, dtype
         self._pyramid = TiledPyramid(levels, len(self._channel_indices), dtype, self._fetch, padding)
+        self._opened.callback(self._pyramid.forget)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)

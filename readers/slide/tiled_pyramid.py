@@ -204,6 +204,11 @@ class TiledPyramid:
             self._bytes -= _tile_bytes(self._cache.popitem(last=False)[1])
         return tile
 
+    def forget(self) -> None:
+        """Let go of the tiles. An image and its pyramid refer to each other, so that Python would do so late."""
+        self._cache.clear()
+        self._bytes = 0
+
     def _without_padding(self, tile: Tile) -> Tile:
         pixels, valid = tile
         if self._padding is None or not (mask := padding_mask(pixels, self._padding)).any():

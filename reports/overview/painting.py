@@ -46,6 +46,8 @@ SMALLEST = 7.0
 
 _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
+_LAYERS = 9  # bytes of a drawn pixel: two layers of codes, with what compares them
+_PICTURES, _OVERVIEW = 9, 5  # bytes of a shown pixel in three pictures, and of the overview's with its two masks
 _FILL_ALPHA = 105  # of 255
 _IN_MEMORY = 64 << 20  # bytes of vertices; more are in a temporary file
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
@@ -71,10 +73,20 @@ class Canvas:
         """The canvas of an image: its overview's size, reduced to `longest` or enlarged to at least `shortest`."""
         width, height = image.info.size
         shown = (width, height) if overview is None else (overview.pixels.shape[1], overview.pixels.shape[0])
-        most = max(shown)
-        factor = longest / most if most > longest else max(1, -(-shortest // most))
-        columns, rows = (max(1, round(side * factor)) for side in shown)
+        columns, rows = _shown_size(shown, shortest, longest)
         return cls((columns, rows), (columns / width, rows / height))
+
+
+def _shown_size(size: tuple[int, int], shortest: int = SHORTEST, longest: int = LONGEST) -> tuple[int, int]:
+    most = max(size)
+    factor = longest / most if most > longest else max(1, -(-shortest // most))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def drawing_bytes(overview: tuple[int, int]) -> int:
+    """Bytes that the picture of an image takes at the peak, whose overview has that size (width, height)."""
+    width, height = _shown_size(overview)
+    return width * height * (_SUPERSAMPLING**2 * _LAYERS + _PICTURES) + overview[0] * overview[1] * _OVERVIEW
 
 
 def on_montage(image: ImageRecord, overview: Overview | None) -> ImageRecord:

@@ -22,7 +22,7 @@ REPORT_S: Final = 124 / 1e6
 """Core-seconds of all reports for a finding."""
 STORE_BYTES: Final = 38e6 / 1e5
 """Bytes of the run folder for a finding."""
-ORDER_BYTES: Final = 180.0
+ORDER_BYTES: Final = 40.0
 """Bytes of memory for a finding that is joined and put in order for reports: GeoParquet of ten million."""
 GLAND_FINDINGS: Final = 20_000.0
 """Findings for a slide: assumed."""

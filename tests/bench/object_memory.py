@@ -109,7 +109,8 @@ def main() -> None:
             alone, of_reports = measured("report", str(out))
             with (out / "summary.csv").open(encoding="utf-8", newline="") as file:
                 found = next(csv.DictReader(file))["findings"]
-            row = (f"{count:,}", f"{side:,} px square", f"{int(found):,}", f"{peak:,.0f} MB", f"{seconds:.0f} s")
+            discs = (side // TILE - (4 if given.area else 0)) ** 2 * PER_TILE
+            row = (f"{discs:,}", f"{side:,} px square", f"{int(found):,}", f"{peak:,.0f} MB", f"{seconds:.0f} s")
             print("| " + " | ".join([*row, f"{alone:,.0f} MB", f"{of_reports:.0f} s"]) + " |", flush=True)  # noqa: T201
 
 

@@ -4,9 +4,11 @@ A run folder is made of outlines of some 20 vertices, as they are traced from a 
 32 × 32 px for each; those at region borders are cut. Beside them: a loop of geopandas that reads the same outlines as
 WKB, measures them, and writes CSV, GeoJSON and GeoPackage. Every row is a process of its own.
 
-With --slide, the scene is a DICOM slide, and the reports are those of slides.
+With --slide, the scene is a DICOM slide, and the reports are those of slides. With --boxes, the findings are boxes of a
+detector in tiles that overlap, so that all of them are compared. The row "joining" only reads and joins them.
 
     python tests/bench/reports_table.py [--findings 100000] [--folder DIR] [--only findings-csv] [--repeat 1] [--slide]
+        [--boxes]
 """
 
 import argparse
@@ -34,7 +36,8 @@ CELL = 32  # px: the scene has one finding for each cell of this side
 TILES = 16  # of a region
 VERTICES = 20
 _WITH_PEER = 1_000_000  # findings up to which the peer gets them too
-ROWS = ["peer", "findings-csv", "geoparquet", "geopackage", "geojson", "overview-png", "all"]
+ROWS = ["peer", "joining", "findings-csv", "geoparquet", "geopackage", "geojson", "overview-png", "all"]
+OVERLAP = 64  # px: how far the tiles of boxes reach beyond the cores of regions
 SLIDE_ROWS = ["findings-csv", "qupath-gz", "dicom-ann", "dicom-seg"]
 
 
@@ -113,7 +116,7 @@ def outlines(row: int, across: int) -> npt.NDArray[np.object_]:
     return shapes
 
 
-def make(folder: Path, count: int, *, slide: bool) -> None:
+def make(folder: Path, count: int, *, slide: bool, boxes: bool) -> None:
     """A run folder with so many findings, of a scene or a slide, and the same outlines as a pickle of WKB.
 
     Of more than a million there is no pickle, so that memory does not grow with them.
@@ -142,17 +145,19 @@ def make(folder: Path, count: int, *, slide: bool) -> None:
     manifest["annotator"]["name"] = "made"
     manifest["started"] = "2026-01-01T00:00:00+00:00"
     (image,) = prepared.plan.images
+    margin = OVERLAP if boxes else 0
     with RunFolder.open(folder / "run") as store:
         store.write_manifest(manifest)
         write_sources(folder / "run", "", prepared.redactor.originals)
         for (top, bottom), regions in groupby(image.regions, lambda region: (region.core.y0, region.core.y1)):
-            first = max(0, int(top) // CELL - 1)
-            rows = range(first, min(across, int(bottom) // CELL + 2))
+            first = max(0, (int(top) - margin) // CELL - 1)
+            rows = range(first, min(across, (int(bottom) + margin) // CELL + 2))
             shapes = np.concatenate([outlines(row, across) for row in rows])[: count - first * across]
             tree = shapely.STRtree(shapes)
             for region in regions:
                 core = region.core
-                box = shapely.box(core.x0, core.y0, core.x1, core.y1)
+                window = core.x0 - margin, core.y0 - margin, core.x1 + margin, core.y1 + margin
+                box = shapely.box(*window)
                 near = np.sort(tree.query(box, predicate="intersects"))
                 inside = shapely.contains_properly(box, shapes[near])
                 found: list[Finding] = []
@@ -160,6 +165,12 @@ def make(folder: Path, count: int, *, slide: bool) -> None:
                     shape: Any = shapes[place] if whole else shapes[place] & box
                     parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon" and one.area > 0]
                     number = first * across + place
+                    if boxes:
+                        score = float(scores[number])
+                        found.append(
+                            Finding(LABELS[labels[number]], shapely.box(*shape.bounds), "box", score, window=window)
+                        )
+                        continue
                     one = Finding(LABELS[labels[number]], shape, "area", float(scores[number]), cut=not whole)
                     found += [replace(one, geometry=part, numbers={"pixels": part.area}) for part in parts]
                 pixels = float(core.width * core.height)
@@ -177,6 +188,14 @@ def write(folder: Path, names: Sequence[str]) -> None:
             raise SystemExit(written.error)
         for path in written.paths:
             shutil.move(path, out / path.name)
+
+
+def join(folder: Path) -> None:
+    """Read and join the findings of the run."""
+    from limner.pipelines.run.reporting import read_record
+
+    for image in read_record(folder / "run").images:
+        image.findings()
 
 
 def peer(folder: Path) -> None:
@@ -221,12 +240,14 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--slide", action="store_true")
+    parser.add_argument("--boxes", action="store_true")
     parser.add_argument("--step", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.step:
         steps = {
-            "make": lambda: make(asked.folder, asked.findings, slide=asked.slide),
+            "make": lambda: make(asked.folder, asked.findings, slide=asked.slide, boxes=asked.boxes),
             "peer": lambda: peer(asked.folder),
+            "joining": lambda: join(asked.folder),
         }
         steps.get(asked.step, lambda: write(asked.folder, [] if asked.step == "all" else asked.step.split(",")))()
         return
@@ -234,6 +255,7 @@ def main() -> None:
     try:
         (folder / "out").mkdir(parents=True, exist_ok=True)
         words = ["--folder", str(folder), "--findings", str(asked.findings), *(["--slide"] if asked.slide else [])]
+        words += ["--boxes"] if asked.boxes else []
         if not (folder / "run" / "manifest.json").exists():
             seconds, _, peak = measured([*words, "--step", "make"])
             sys.stdout.write(f"made {asked.findings} findings in {seconds:.1f} s, {peak:.0f} MiB\n")

@@ -13,11 +13,12 @@ from limner.model.annotator import InputSpec
 from limner.model.checkpoints.cards import find_card
 from limner.model.segmentation.annotator import Segmenter, SegmenterOptions
 from limner.pipelines.config import Settings, parse_bytes
-from limner.pipelines.run import memory
+from limner.pipelines.run import execute, memory
 from limner.pipelines.run.engines import WorkerProcess
 from limner.pipelines.run.estimate import estimate
 from limner.pipelines.run.execute import prepare
 from limner.pipelines.run.memory import Headroom, divide
+from limner.pipelines.run.plan import ImagePlan
 from limner.pipelines.run.processes import held_bytes
 from limner.readers.errors import RequestError
 
@@ -44,6 +45,8 @@ def hundred(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process needs 100 MB, and 100 MB for each region of a batch."""
     monkeypatch.setattr(memory, "worker_bytes", lambda *_, batch, **__: 100 * MB * (1 + batch))
     monkeypatch.setattr(memory, "LIBRARIES", 100 * MB)
+    monkeypatch.setattr(memory, "PLANNED", 0.0)
+    monkeypatch.setattr(memory, "report_bytes", lambda *_, **__: 0.0)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +84,30 @@ def test_a_limit_too_small_for_one_region_is_refused(given: dict[str, str]) -> N
     assert "are needed" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("needed", "rule"), [("planning", "what planning takes"), ("reports", "what the reports take")]
+)
+@pytest.mark.usefixtures("hundred")
+def test_a_limit_too_small_for_the_rest_of_a_run_is_refused(
+    needed: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what all parts need, so that the limit that is advised is not refused for another reason."""
+    monkeypatch.setattr(memory, "report_bytes", lambda *_, **__: 400 * MB if needed == "reports" else 300 * MB)
+    planning = 400 * MB if needed == "planning" else 300 * MB
+    for settings in ({"memory": "100MB"}, {"memory": "350MB"}):
+        with pytest.raises(RequestError, match=rule) as caught:
+            divide(Settings.resolve(settings), [], None, workers=1, planning=planning)
+        assert "440MB" in caught.value.remedy
+    assert divide(Settings.resolve({"memory": "440MB"}), [], None, workers=1, planning=planning).batch == 1
+    ray = Settings.resolve({"memory": "350MB", "engine": "ray"})  # the limit of workers on other machines
+    assert divide(ray, [], None, workers=1, planning=planning).batch == 1
+
+
 def test_the_limit_that_is_advised_is_enough(scene: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the caches of readers grow with it, here those of four open slides that are larger than they are."""
     monkeypatch.setattr(memory, "cache_bytes", lambda *limits: 4 * min(96 * MB, limits[2]))
+    monkeypatch.setattr(execute, "peak_bytes", lambda: 0.0)  # of all tests before
+    monkeypatch.setattr(memory, "report_bytes", lambda *_, **__: 0.0)
     stated = {"inputs": [str(scene)], "model": str(card)}
     with pytest.raises(RequestError, match="must hold one region") as caught:
         prepare(Settings.resolve({**stated, "memory": "100MB"}))
@@ -104,8 +128,10 @@ def test_there_is_headroom_up_to_the_limit() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_the_command_says_how_much_is_needed(
-    command: str, tmp_path: Path, scene: Path, card: Path, limner: Limner
+    command: str, tmp_path: Path, scene: Path, card: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(execute, "peak_bytes", lambda: 0.0)  # of all tests before
+    monkeypatch.setattr(memory, "report_bytes", lambda *_, **__: 0.0)
     words = [command, scene, "--model", card, "--memory", "20MB", *(["--out", tmp_path / "out"] * (command == "run"))]
     output = limner(*words)
     assert output.code == 2
@@ -115,7 +141,10 @@ def test_the_command_says_how_much_is_needed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inline", "local"])
-def test_a_limit_changes_no_result(engine: str, tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_a_limit_changes_no_result(
+    engine: str, tmp_path: Path, scene: Path, card: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "peak_bytes", lambda: 0.0)  # of all tests before
     for name, words in {"free": [], "limited": ["--memory", "600MB", "--batch", 4]}.items():
         out = ["--out", tmp_path / name, "--engine", engine, "--workers", 2]
         assert limner("run", scene, "--model", card, "--hd-num", 4, *out, *words).code == 0
@@ -131,7 +160,23 @@ def test_kept_probabilities_take_a_byte_for_each_label_and_pixel(scene: Path, ca
     for batch in (1, 3):  # those of a batch, and two of the region that is masked and compressed
         more = needed(probabilities=True, batch=batch) - needed(probabilities=False, batch=batch)
         labels, canvas = 2, (5 * 24 + 8) ** 2  # of 25 tiles
-        assert more == labels * canvas * (batch + 2)
+        assert more == labels * canvas * (min(batch, 2) + 2), "there are two regions"
+
+
+def test_few_and_small_regions_take_less(scene: Path, card: Path) -> None:
+    """A region is read ahead where a worker has a second one, and caches hold no more than the regions have."""
+
+    def planned(**words: Any) -> ImagePlan:
+        return prepare(Settings.resolve({"inputs": [str(scene)], "model": str(card), **words})).plan.images[0]
+
+    one, two = planned(hd_num=65), planned()
+    assert (len(one.remaining), len(two.remaining)) == (1, 2)
+    assert memory.worker_bytes([one], None, batch=1) == memory.worker_bytes([one], None, batch=1, workers=2)
+    more = memory.worker_bytes([two], None, batch=1) - memory.worker_bytes([two], None, batch=1, workers=2)
+    view, tile = memory.view_bytes(two), 4 * 32**2 * 4
+    assert more == view + 2 * (view + tile) - tile, "the view, and what two threads have freed instead of one"
+    assert memory.cache_bytes([one], 1) == 2 * 150 * 110
+    assert memory.cache_bytes([one], 1, 1000.0) == 1000.0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has allocated")

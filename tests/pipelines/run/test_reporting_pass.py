@@ -1,12 +1,18 @@
 """Reports that are written together, in one pass over the findings."""
 
+import errno
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
+import pytest
+from limner.model import sorting
 from limner.model.finding import Finding
 from limner.model.findings_table import FindingsTable, Index
 from limner.model.merged_findings import MergedFindings, arranged
+from limner.model.sorting import RECORD
 from limner.pipelines.progress import Event, Reporting
 from limner.pipelines.run.reporting import load_writers, write_reports
 from limner.reports.contract import hostile_record
@@ -88,6 +94,25 @@ def test_findings_that_cannot_be_read_are_told_of_every_report(tmp_path: Path) -
     images = (record.images[0], replace(record.images[1], findings=broken))
     made = list(write_reports(replace(record, images=images), tmp_path, load_writers(STREAMING)))
     assert all("Input/output error" in one.error for one in made)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_folder_of_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings are sorted there, where they are many."""
+
+    class Full(SpooledTemporaryFile[bytes]):
+        def write(self, content: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride] - as short
+            raise OSError(errno.ENOSPC, f"No space left for {len(bytes(content))} bytes")  # pyright: ignore[reportArgumentType]
+
+    record = hostile_record()
+    many = list(record.images[0].findings())
+    images = [replace(one, findings=lambda: arranged([FindingsTable.of(many)])) for one in record.images]
+    monkeypatch.setattr(sorting, "_RUN", len(many))
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "tempdir", "/temporary/files")
+    for one in write_reports(replace(record, images=tuple(images)), tmp_path, load_writers(["findings-csv"])):
+        assert "the folder of temporary files, /temporary/files, must be writable" in one.error
+        assert f"No space left for {RECORD.itemsize * len(many)} bytes" in one.error
     assert list(tmp_path.iterdir()) == []
 
 

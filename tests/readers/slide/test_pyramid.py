@@ -1,6 +1,8 @@
 """OME-TIFF and plain TIFF pyramids, against known pixels."""
 
+import gc
 import logging
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,24 @@ def plain(
 
 def everywhere(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
     return np.ones(pixels.shape[:2], dtype=bool)
+
+
+def test_a_closed_image_holds_no_tiles(tmp_path: Path) -> None:
+    """Which Python would free with the next collection of cyclic garbage only."""
+    path = plain(tmp_path / "plain.tif", coordinates(2048, 2048))
+    (info,) = scan_with(PyramidReader(), str(path), {})
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        image = PyramidReader().open(info)
+        image.read(Box(0, 0, 2048, 2048), (2048, 2048))
+        assert tracemalloc.get_traced_memory()[0] > 2048 * 2048 * 3
+        image.close()
+        assert tracemalloc.get_traced_memory()[0] < 2048 * 2048
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @pytest.mark.parametrize("subifds", [False, True])
