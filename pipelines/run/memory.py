@@ -17,6 +17,7 @@ from ...readers.errors import RequestError
 from ...readers.image import ImageInfo
 from ...readers.overview import OVERVIEW_SIDE
 from ...readers.registry import readers
+from ...reports.overview.size import drawing_bytes
 from ..config import Settings, parse_bytes
 from .plan import ImagePlan
 from .processes import held_bytes
@@ -253,8 +254,6 @@ def report_bytes(
     How much is found is not known beforehand: assumed is a vertex of outlines for each 200 analysed pixels, as in
     smooth made scenes.
     """
-    from ...reports.overview.painting import drawing_bytes
-
     names = set(settings.reports)
     analysed = sum(region.size[0] * region.size[1] for image in images for region in image.remaining)
     vertices = analysed / pixels_per_vertex

@@ -28,13 +28,10 @@ from ...readers.regions import Region
 from ..measures import Shapes
 from ..palette import Palette, rgb
 from ..writer import ImageRecord, Overview
+from .size import LONGEST, SHORTEST, SUPERSAMPLING, shown_size
 
 Bytes = npt.NDArray[np.uint8]
 
-LONGEST = 1600
-"""The long side of a shown picture is at most this many px."""
-SHORTEST = 1200
-"""A picture whose long side is shorter is enlarged by a whole factor."""
 NODATA = ((236, 236, 236), (216, 216, 216))
 """The two greys of the checkerboard on nodata."""
 UNREADABLE = (205, 30, 45)
@@ -44,10 +41,7 @@ SKIPPED = (130, 134, 140)
 SMALLEST = 7.0
 """Pixels of the side of the smallest shape that is drawn: a smaller one is drawn as a square of it."""
 
-_SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
-_LAYERS = 9  # bytes of a drawn pixel: two layers of codes, with what compares them
-_PICTURES, _OVERVIEW = 9, 5  # bytes of a shown pixel in three pictures, and of the overview's with its two masks
 _FILL_ALPHA = 105  # of 255
 _IN_MEMORY = 64 << 20  # bytes of vertices; more are in a temporary file
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
@@ -73,20 +67,8 @@ class Canvas:
         """The canvas of an image: its overview's size, reduced to `longest` or enlarged to at least `shortest`."""
         width, height = image.info.size
         shown = (width, height) if overview is None else (overview.pixels.shape[1], overview.pixels.shape[0])
-        columns, rows = _shown_size(shown, shortest, longest)
+        columns, rows = shown_size(shown, shortest, longest)
         return cls((columns, rows), (columns / width, rows / height))
-
-
-def _shown_size(size: tuple[int, int], shortest: int = SHORTEST, longest: int = LONGEST) -> tuple[int, int]:
-    most = max(size)
-    factor = longest / most if most > longest else max(1, -(-shortest // most))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def drawing_bytes(overview: tuple[int, int]) -> int:
-    """Bytes that the picture of an image takes at the peak, whose overview has that size (width, height)."""
-    width, height = _shown_size(overview)
-    return width * height * (_SUPERSAMPLING**2 * _LAYERS + _PICTURES) + overview[0] * overview[1] * _OVERVIEW
 
 
 def on_montage(image: ImageRecord, overview: Overview | None) -> ImageRecord:
@@ -218,15 +200,13 @@ class FindingsDrawing:
 
         here = np.flatnonzero(made["area"])
         rings, of = shapely.get_rings(shapes[here], return_index=True)
-        xy = np.trunc(self._placed(shapely.get_coordinates(rings)) * _SUPERSAMPLING)  # as Pillow does
+        xy = np.trunc(self._placed(shapely.get_coordinates(rings)) * SUPERSAMPLING)  # as Pillow does
         areas = made[here[of]]
         areas["hole"] = np.diff(of, prepend=-1) == 0
         self._keep(areas, xy.astype(np.float32), shapely.get_num_coordinates(rings))
         here = np.flatnonzero(~made["area"])
         outlines = shapely.get_exterior_ring(enlarged(shapely.transform(shapes[here], self._placed)))
-        self._keep(
-            made[here], shapely.get_coordinates(outlines) * _SUPERSAMPLING, shapely.get_num_coordinates(outlines)
-        )
+        self._keep(made[here], shapely.get_coordinates(outlines) * SUPERSAMPLING, shapely.get_num_coordinates(outlines))
 
     def _keep(self, rings: npt.NDArray[np.void], xy: npt.NDArray[np.floating[Any]], count: npt.ArrayLike) -> None:
         """Rings with so many vertices each."""
@@ -246,7 +226,7 @@ class FindingsDrawing:
 
     def _draw(self, picture: Image.Image, colours: Mapping[str, tuple[int, int, int]]) -> None:
         """Draw findings of some labels onto `picture`; areas are outlined on the inside."""
-        size = (picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING)
+        size = (picture.width * SUPERSAMPLING, picture.height * SUPERSAMPLING)
         fill, line = Image.new("L", size), Image.new("L", size)
         fill_pen, line_pen = ImageDraw.Draw(fill), ImageDraw.Draw(line)
         codes = {self._labels[label]: code for code, label in enumerate(colours, start=1)}
@@ -259,7 +239,7 @@ class FindingsDrawing:
             else:
                 corners = [(x, y) for x, y in np.frombuffer(vertices).reshape(-1, 2).tolist()]
                 fill_pen.polygon(corners, fill=code)
-                line_pen.line(corners, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
+                line_pen.line(corners, fill=code, width=2 * SUPERSAMPLING, joint="curve")
         filled, lines = np.asarray(fill), np.asarray(line)
         lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
         for code, colour in enumerate(colours.values(), start=1):
@@ -367,7 +347,7 @@ def _outlines(codes: Bytes, width: int) -> Mask:
 
 def _alpha(mask: Mask, full: int) -> Image.Image:
     """A supersampled mask as opacity at the shown size: `full` where all of a pixel is covered."""
-    return Image.fromarray(mask.view(np.uint8) * np.uint8(full)).reduce(_SUPERSAMPLING)
+    return Image.fromarray(mask.view(np.uint8) * np.uint8(full)).reduce(SUPERSAMPLING)
 
 
 def _polygon(box: Box) -> Polygon:

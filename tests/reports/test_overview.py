@@ -20,9 +20,7 @@ from limner.readers.overview import Montage
 from limner.reports.overview import painting
 from limner.reports.overview import writer as overview
 from limner.reports.overview.painting import (
-    LONGEST,
     NODATA,
-    SHORTEST,
     UNREADABLE,
     Canvas,
     FindingsDrawing,
@@ -32,6 +30,7 @@ from limner.reports.overview.painting import (
     unanalysed_masks,
 )
 from limner.reports.overview.scale_bar import ScaleBar, format_area, format_length, format_share, north
+from limner.reports.overview.size import LONGEST, SHORTEST
 from limner.reports.overview.text import draw_text, text_width, to_font_characters, wrap
 from limner.reports.overview.writer import OverviewPng
 from limner.reports.palette import Palette
