@@ -63,7 +63,8 @@ def overview_picture(
         if info.kind == "study":
             with _open(plan, plan.stretch, info) as image:
                 return _read(plan, plan.stretch, image, Montage.of(info, planes()), OVERVIEW_SIDE)
-        found = kept.load(info, needed_channels(info, plan.spec, plan.stretch.channels), OVERVIEW_SIDE)
+        shown = plan.stretch.channels  # come first of those that were read
+        found = kept.load(info, needed_channels(info, plan.spec, shown), OVERVIEW_SIDE, first=len(shown))
         if found is None:
             with _open(plan, plan.stretch, info) as image:
                 found = kept.read(image, OVERVIEW_SIDE)
