@@ -13,7 +13,8 @@ import shapely
 from shapely.geometry import Polygon
 
 from .findings_table import Objects, objects
-from .shared_edges import Index, Rings, Uncovered, connected_pairs, turning
+from .shared_edges import Index, Rings, Uncovered, turning
+from .sorting import connected_pairs
 
 _POLYGON: Final = 3  # shapely's type number
 

@@ -7,9 +7,8 @@ Only edges that come near to another area are looked at, and rings without any s
       └─────┘└──┘        └────────┘      is left of the rings is linked where they ended. Where two ends meet two
                                          beginnings, rings are linked so that none touches itself.
 """
-# scipy states no types, and shapely leaves its functions' **kwargs untyped:
-# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+# shapely leaves its functions' **kwargs and what it makes of coordinates untyped:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import shapely
 
 from .findings_table import Flags, Floats, Objects
+from .sorting import connected_pairs
 
 Index = npt.NDArray[np.int64]
 
@@ -357,15 +357,6 @@ def turning(xy: Floats, ends: Index, *others: Index) -> tuple[Floats, tuple[Inde
         made = np.insert(made, offsets[moved + 1], made[offsets[moved]], axis=0)
         length[moved] += 1
     return made, (_offsets(length), *others)
-
-
-def connected_pairs(count: int, a: Index, b: Index) -> Index:
-    """(count,): a number for each of what is connected by pairs."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(a), dtype=np.bool_), (a, b)), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
 
 
 def _cycles(following: list[int]) -> tuple[Index, Index]:

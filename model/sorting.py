@@ -9,7 +9,7 @@ Sorted runs of records wait in a temporary file, and are merged part by part (ex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -162,9 +162,6 @@ def connected(
     `touch` tells of boxes that touch, by their places, whether what is in them does; `known` are numbers of the first
     boxes, of which those with the same one are together in any case.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     order = np.lexsort((bounds[:, 1], group))
     waiting, pairs = order[:0], [np.empty((2, 0), dtype=np.intp)]
     for start, stop in pairwise([*range(0, len(order), _STRIP), len(order)]):
@@ -181,5 +178,15 @@ def connected(
         by_set = np.argsort(known, kind="stable")
         pairs.append(np.stack([by_set[:-1], by_set[1:]])[:, np.diff(known[by_set]) == 0])
     a, b = np.concatenate(pairs, axis=1)
-    graph = coo_array((np.ones(len(a), dtype=np.bool_), (a, b)), shape=(len(order), len(order)))
+    return connected_pairs(len(order), a, b)
+
+
+def connected_pairs(
+    count: int, a: npt.NDArray[np.integer[Any]], b: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.intp]:
+    """(count,): a number for each of what is connected by pairs."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(a), dtype=np.bool_), (a, b)), shape=(count, count))
     return connected_components(graph, directed=False)[1]

@@ -48,6 +48,7 @@ def test_the_result_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch, s
     assert list(merged) == expected
     assert (merged[3], merged[-1], list(merged[2:5])) == (expected[3], expected[-1], expected[2:5])
     assert list(merged.take(np.array([7, 0, 7]))) == [expected[7], expected[0], expected[7]]
+    assert merged.vertices.tolist() == [shapely.get_num_coordinates(one.geometry) for one in expected]
     assert (merged.numbers, merged.notes, merged.planes, merged.polygonal) == (
         ("pixels", "tiles"),
         ("cut", "why"),

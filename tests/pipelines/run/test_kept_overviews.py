@@ -86,6 +86,10 @@ def test_what_is_kept_is_the_same_bit_by_bit(
     assert np.array_equal(again.readable, found.readable)
     assert (again.sampled is None) != sampled
     assert again.sampled is None or np.array_equal(again.sampled, masks[2])
+    part = KeptOverviews(tmp_path / "out").load(row.infos[0], ["red"], 100, first=2)
+    assert part is not None
+    assert (part.pixels.tobytes(), part.pixels.shape) == (pixels[..., :2].tobytes(), (11, 7, 2))
+    assert np.array_equal(part.valid, found.valid)
 
 
 @pytest.mark.slow
